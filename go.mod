@@ -1,0 +1,3 @@
+module github.com/outwash/outwash
+
+go 1.25.0
