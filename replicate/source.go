@@ -3,6 +3,7 @@ package replicate
 import (
 	"context"
 
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
 )
 
@@ -44,61 +45,24 @@ type Source interface {
 	Backlog() Backlog
 }
 
-// Start is how a source begins.
-type Start int
+// What source and engine tell each other; the types live in internal/local,
+// because internal/capture must not import the engine.
+type (
+	Start    = local.Start
+	Tail     = local.Tail
+	Evidence = local.Evidence
+	Backlog  = local.Backlog
+)
 
 // The ways to begin; see Source.Begin.
 const (
-	StartEmpty Start = iota
-	StartContinue
-	StartAdopt
+	StartEmpty    = local.StartEmpty
+	StartContinue = local.StartContinue
+	StartAdopt    = local.StartAdopt
 )
-
-// Tail is the end of the replica's line. The zero value is a line of nothing.
-type Tail struct {
-	TXID     uint64
-	Checksum uint64
-	Commit   uint64 // database size in pages
-	PageSize uint32
-	LastTime int64 // monotone time of the last entry, µs
-	WAL      segment.WALPosition
-	Database segment.ID
-	Session  segment.ID // who wrote the tail
-	Chain    segment.Hash
-	Kind     segment.EntryKind // of the last entry
-}
-
-// FileState says whether there is a database.
-type FileState int
 
 // The states of the database file.
 const (
-	FileMissing FileState = iota // no file, or one of 0 bytes
-	FilePresent
+	FileMissing = local.FileMissing
+	FilePresent = local.FilePresent
 )
-
-// Evidence is what the machine says about the replica's tail.
-type Evidence struct {
-	File FileState
-	// Size is the database's size in bytes, PageSize its page size.
-	Size     int64
-	PageSize uint32
-	// Continues: the database is the tail's state, or provably grew out of it;
-	// Proof says how that is known: "wal", "spool", "clean close", "scan".
-	Continues bool
-	Proof     string
-	// Spooled entries follow the tail although the database file is missing.
-	Spooled int
-	// Found describes the database's own position for messages.
-	Found string
-}
-
-// Backlog is what is captured and not acknowledged.
-type Backlog struct {
-	Entries int
-	Bytes   int64 // stored bytes of their blocks
-	Spooled int   // of the entries: how many are in the spool
-	TXIDs   uint64
-	// Oldest is the raw time of the oldest one, µs; 0 if there is none.
-	Oldest int64
-}
