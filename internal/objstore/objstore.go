@@ -7,8 +7,11 @@ package objstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"iter"
+	"strings"
 	"time"
 )
 
@@ -23,7 +26,8 @@ var (
 	ErrChanged = errors.New("object changed while it was read")
 	// ErrDenied: credentials are missing, wrong, or lack a permission.
 	ErrDenied = errors.New("access denied")
-	// ErrNoBucket: the bucket (or directory's parent) does not exist.
+	// ErrNoBucket: the bucket does not exist. (A directory is made by the first
+	// write; before that it reads as empty.)
 	ErrNoBucket = errors.New("bucket does not exist")
 	// ErrConfig: the store was described wrongly; no retry can help.
 	ErrConfig = errors.New("invalid store configuration")
@@ -50,6 +54,8 @@ type Info struct {
 }
 
 // Range selects a part of an object. The zero value is the whole object.
+//
+// Length 0 means "to the end": an empty range cannot be asked for.
 type Range struct {
 	Offset int64 // from the start; if negative, the last -Offset bytes (Length is ignored)
 	Length int64 // 0: to the end; a range that reaches beyond the end is cut there
@@ -57,7 +63,46 @@ type Range struct {
 	IfMatch string
 }
 
-// Store holds the objects below one path. It is safe for concurrent use.
+// Bounds returns where r lies in an object of size bytes.
+func (r Range) Bounds(size int64) (offset, length int64) {
+	if r.Offset < 0 {
+		return max(0, size+r.Offset), min(size, -r.Offset)
+	}
+	offset = min(r.Offset, size)
+	length = size - offset
+	if r.Length > 0 {
+		length = min(length, r.Length)
+	}
+	return offset, length
+}
+
+// CheckKey refuses keys that could leave the store's path or that no store could
+// keep apart. It is laxer than what Outwash itself writes, so that foreign
+// objects can be read and deleted too.
+func CheckKey(key string) error {
+	if key == "." || !fs.ValidPath(key) || strings.ContainsAny(key, "\\\x00") {
+		return fmt.Errorf("objstore: %q is not an object key: %w", key, ErrConfig)
+	}
+	return nil
+}
+
+type sizeHint struct{}
+
+// WithSizeHint tells Upload an upper bound, in bytes, of what the reader will
+// yield. Stores that cut an upload into a limited number of equal parts need it
+// for objects of tens of gigabytes; others ignore it.
+func WithSizeHint(ctx context.Context, bytes int64) context.Context {
+	return context.WithValue(ctx, sizeHint{}, bytes)
+}
+
+// SizeHint returns what WithSizeHint put into ctx, or 0.
+func SizeHint(ctx context.Context) int64 {
+	n, _ := ctx.Value(sizeHint{}).(int64)
+	return n
+}
+
+// Store holds the objects below one path. It is safe for concurrent use. Errors
+// that are not Permanent mean that the outcome of a write is unknown.
 //
 // Keys are relative, slash-separated, of [a-z0-9/-], never empty, and never a
 // prefix of another key at a slash ("a" and "a/b" do not occur together).
@@ -73,17 +118,20 @@ type Store interface {
 
 	// Upload writes an object of any size under a key that nobody else uses,
 	// reading r to its end, with memory bounded by the implementation. It
-	// returns the number of bytes. On error nothing is left under the key.
+	// returns the number of bytes. A reader sees the whole object or none. On
+	// error nothing is left under the key, as far as the store can be reached.
+	// Errors of r are wrapped. What the key held before is replaced.
 	Upload(ctx context.Context, key string, r io.Reader) (int64, error)
 
-	// Get reads an object or a part of it. The caller closes the body. A body
-	// that ends early fails with io.ErrUnexpectedEOF, never with a silent EOF.
-	// An offset at or beyond the end gives an empty body.
+	// Get reads an object or a part of it. The caller closes the body, which
+	// lives no longer than ctx. A body that ends early fails with
+	// io.ErrUnexpectedEOF, never with a silent EOF. An offset at or beyond the
+	// end gives an empty body. Info.Size is the whole object's.
 	Get(ctx context.Context, key string, r Range) (io.ReadCloser, Info, error)
 
 	// List yields the objects whose key starts with prefix and is greater than
 	// after, in byte order of their keys. ETag may be empty. It stops at the
-	// first error, which it yields.
+	// first error, which it yields. Objects written meanwhile may be missing.
 	List(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
 
 	// Delete removes objects; missing ones are no error.
