@@ -1,0 +1,100 @@
+package replicate
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/outwash/outwash/internal/segment"
+)
+
+type (
+	// ID names a database or a session: 16 random bytes, in text 32 hex digits.
+	ID = segment.ID
+)
+
+// Owner tells people who opened a session. Nothing is decided by it.
+type Owner struct {
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Program string    `json:"program"`
+	Since   time.Time `json:"since"`
+}
+
+// String describes the owner in a message.
+func (o Owner) String() string {
+	return fmt.Sprintf("%s (pid %d on %s, since %s)", o.Program, o.PID, o.Host, o.Since.UTC().Format(time.RFC3339))
+}
+
+// thisProcess is the owner that claims of this process name.
+func thisProcess(now time.Time) Owner {
+	host, _ := os.Hostname()
+	program := ""
+	if len(os.Args) > 0 {
+		program = filepath.Base(os.Args[0])
+	}
+	return Owner{Host: short(host), PID: os.Getpid(), Program: short(program), Since: now.UTC().Truncate(time.Second)}
+}
+
+// short keeps a name within what the format has room for.
+func short(s string) string {
+	if len(s) > 100 {
+		return s[:100]
+	}
+	return s
+}
+
+func ownerOf(o *segment.Owner) *Owner {
+	if o == nil {
+		return nil
+	}
+	return &Owner{Host: o.Host, PID: o.PID, Program: o.Program, Since: o.Since}
+}
+
+// State says what an engine is doing.
+type State string
+
+// The states of an engine.
+const (
+	StateOpening     State = "opening"     // finding out how database and replica relate
+	StateUnreachable State = "unreachable" // the store doesn't answer; commits wait on this machine
+	StateExporting   State = "exporting"   // writing the first snapshot
+	StateReplicating State = "replicating" // commits go to the store
+	StateFenced      State = "fenced"      // another session extended the replica; writes fail
+	StateFailed      State = "failed"      // refused or broken, see Error; writes fail
+	StateClosed      State = "closed"
+)
+
+// Status is a snapshot of an engine.
+type Status struct {
+	Database string `json:"database"` // path of the file
+	Replica  string `json:"replica"`  // URL without secrets
+	ID       string `json:"id"`       // database ID, "" until known
+	Session  string `json:"session"`
+	Owner    Owner  `json:"owner"` // this process
+	State    State  `json:"state"`
+
+	// TXID and Checksum (hex) are the newest position that the store acknowledged.
+	TXID     uint64 `json:"txid"`
+	Checksum string `json:"checksum"`
+	// Captured is the TXID that the newest captured commit will have.
+	Captured uint64 `json:"captured"`
+	// Backlog counts entries captured and not acknowledged, BacklogBytes their
+	// stored bytes, Spooled those of them that are in the local spool.
+	Backlog      int   `json:"backlog"`
+	BacklogBytes int64 `json:"backlog_bytes"`
+	Spooled      int   `json:"spooled"`
+	// LagSeconds is the age of the oldest commit not acknowledged; 0 if none.
+	LagSeconds float64 `json:"lag_seconds"`
+
+	// LastUpload is when the store last acknowledged something; zero: never.
+	LastUpload time.Time `json:"last_upload"`
+	Uploads    uint64    `json:"uploads"`  // log segments acknowledged, claims included
+	Uploaded   int64     `json:"uploaded"` // bytes of all objects acknowledged
+	Retries    uint64    `json:"retries"`  // failed attempts
+
+	// Error is what is wrong now, "" if nothing is; Remedy what to do about it.
+	Error  string `json:"error,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+}
