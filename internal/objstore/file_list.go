@@ -68,7 +68,7 @@ func (s *fileStore) walk(ctx context.Context, dir, prefix, after string, yield f
 // that, the walk visits keys in byte order ("a-b" is less than "a/b").
 func (s *fileStore) names(ctx context.Context, dir, prefix, after string) ([]string, error) {
 	f, err := os.Open(s.file(dir))
-	if errors.Is(err, fs.ErrNotExist) || dir != "" && errors.Is(err, syscall.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
@@ -105,6 +105,9 @@ func (s *fileStore) names(ctx context.Context, dir, prefix, after string) ([]str
 		}
 		if err == io.EOF {
 			break
+		}
+		if dir != "" && errors.Is(err, syscall.ENOTDIR) {
+			return nil, nil // an object: nothing is below it
 		}
 		if err != nil {
 			return nil, err

@@ -1,0 +1,3 @@
+package objstore
+
+var renameNewForTest = renameNew

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package objstore
+
+var renameNewForTest = linkNew
