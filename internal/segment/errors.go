@@ -42,3 +42,6 @@ func unknownf(format string, a ...any) error {
 func invalidf(format string, a ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, a...)...)
 }
+
+// isKnown reports whether err says already what kind of error it is.
+func isKnown(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) }

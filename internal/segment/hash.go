@@ -21,3 +21,5 @@ func PageHash(no uint64, page []byte) uint64 {
 // LockPage returns the number of the page that contains byte 2^30, which SQLite
 // never reads or writes: see "The Lock-Byte Page" in its file format.
 func LockPage(pageSize uint32) uint64 { return 1<<30/uint64(pageSize) + 1 }
+
+func xxh64(b []byte) uint64 { return xxhash.Sum64(b) }

@@ -237,7 +237,9 @@ type Entry struct {
 
 	Extensions []Extension // ignorable ones, in ascending order of their types
 	Blocks     []Block
-	Body       Body // the stored bytes of Blocks; nil if there are none
+	// Body is the stored bytes of Blocks. It can be nil if there are none; Parse
+	// always sets it.
+	Body Body
 
 	MinTXID, MaxTXID uint64 // set when the segment is encoded or decoded
 }
@@ -287,8 +289,6 @@ type Header struct {
 	Owner               *Owner
 	Extensions          []Extension // others than owner and padding
 	Length              int         // of the header in bytes; set by encoders and decoders
-
-	raw []byte // as parsed: keeps what isn't understood
 }
 
 // DataHeader is what a data object says of itself.
@@ -321,8 +321,11 @@ type Root struct {
 	Size   int64 // of the data object; external only
 	Frames []Frame
 
-	entries []Entry // by DataWriter: metadata of what it was given
-	blocks  uint64
+	// By DataWriter: what it was given, for EncodeExternal to compare.
+	kind              Kind
+	pageSize          uint32
+	database, session ID
+	entries           []Entry
 }
 
 // Object is a decoded segment.

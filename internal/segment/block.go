@@ -1,0 +1,122 @@
+package segment
+
+import (
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// BlockEncoder compresses blocks. It is reusable and not safe for concurrent use.
+type BlockEncoder struct {
+	plain *zstd.Encoder // made when needed: each has tables of its own
+	patch *zstd.Encoder
+}
+
+// NewBlockEncoder returns a BlockEncoder.
+func NewBlockEncoder() *BlockEncoder { return &BlockEncoder{} }
+
+// Encode appends the stored form of plain, the pages of one block, to dst. dict
+// is the concatenation of the versions that the pages replace, empty if the
+// block is to stand alone. plain and dict are not kept. The result is never
+// longer than plain.
+func (e *BlockEncoder) Encode(dst, plain, dict []byte) (out []byte, codec Codec, base Base) {
+	if allZero(plain) {
+		return dst, CodecZero, BaseNone
+	}
+	n := len(dst)
+	if len(dict) > 0 {
+		if e.patch == nil {
+			e.patch = newEncoder()
+		}
+		if err := e.patch.ResetWithOptions(nil, zstd.WithEncoderDictRaw(0, dict)); err == nil {
+			if out = e.patch.EncodeAll(plain, dst); len(out)-n < len(plain) {
+				return out, CodecZstd, BasePatch
+			}
+			dst = out[:n]
+		}
+	}
+	if e.plain == nil {
+		e.plain = newEncoder()
+	}
+	if out = e.plain.EncodeAll(plain, dst); len(out)-n < len(plain) {
+		return out, CodecZstd, BaseNone
+	}
+	return append(out[:n], plain...), CodecRaw, BaseNone
+}
+
+// BlockDecoder decodes blocks. It is reusable and not safe for concurrent use.
+type BlockDecoder struct{ zstd *zstd.Decoder }
+
+// NewBlockDecoder returns a BlockDecoder.
+func NewBlockDecoder() *BlockDecoder { return &BlockDecoder{} }
+
+// Decode appends b's pages to dst and verifies the hash of each. dict is what
+// the encoder was given; it must be empty unless b.Base is BasePatch. On an
+// error dst is returned as it was.
+func (d *BlockDecoder) Decode(dst []byte, b *Block, stored []byte, pageSize uint32, dict []byte) ([]byte, error) {
+	out, err := d.decode(dst, b, stored, pageSize, dict)
+	if err != nil {
+		if !isKnown(err) {
+			err = corruptf("%w", err)
+		}
+		return dst, fmt.Errorf("block of %d pages: %w", len(b.Pages), err)
+	}
+	return out, nil
+}
+
+func (d *BlockDecoder) decode(dst []byte, b *Block, stored []byte, pageSize uint32, dict []byte) ([]byte, error) {
+	if err := checkPageSize(pageSize); err != nil {
+		return nil, err
+	}
+	if err := checkBlock(b, KindLog, pageSize); err != nil {
+		return nil, err
+	}
+	if int64(len(stored)) != int64(b.Stored) {
+		return nil, fmt.Errorf("%d stored bytes, expected %d", len(stored), b.Stored)
+	}
+	if (len(dict) > 0) != (b.Base == BasePatch) || len(dict)%int(pageSize) != 0 || len(dict) > len(b.Pages)*int(pageSize) {
+		return nil, fmt.Errorf("base rule %d with %d bytes of replaced pages", b.Base, len(dict))
+	}
+	n, plain := len(dst), len(b.Pages)*int(pageSize)
+	switch b.Codec {
+	case CodecRaw:
+		dst = append(dst, stored...)
+	case CodecZero:
+		dst = append(dst, make([]byte, plain)...)
+	case CodecZstd:
+		if d.zstd == nil {
+			d.zstd = newDecoder(MaxBlockPlain)
+		}
+		opt := zstd.WithDecoderDictDelete()
+		if len(dict) > 0 {
+			opt = zstd.WithDecoderDictRaw(0, dict)
+		}
+		err := d.zstd.ResetWithOptions(nil, opt)
+		if err == nil {
+			dst, err = decodeFrame(d.zstd, dst, stored, plain)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for i, p := range b.Pages {
+		page := dst[n+i*int(pageSize):][:pageSize]
+		if got := PageHash(p.No, page); got != p.Hash {
+			return nil, fmt.Errorf("page %d has hash %016x, expected %016x", p.No, got, p.Hash)
+		}
+	}
+	return dst, nil
+}
+
+func allZero(b []byte) bool {
+	for len(b) > 0 {
+		n := min(len(b), len(zeros))
+		if string(b[:n]) != zeros[:n] {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
+}
+
+var zeros = string(make([]byte, 4096))
