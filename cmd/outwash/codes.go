@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/replicate"
+)
+
+// Exit codes. Scripts depend on them: their meaning never changes.
+const (
+	codeOK          = 0
+	codeFailed      = 1
+	codeUsage       = 2
+	codeNothing     = 3
+	codeExists      = 4
+	codeCorrupt     = 5
+	codeAccess      = 6
+	codeVersion     = 7
+	codeInterrupted = 130
+)
+
+// Errors of the command line itself.
+var (
+	errInterrupted = errors.New("interrupted")
+	errNotEmpty    = errors.New("not empty")
+	errCheck       = errors.New("integrity check failed")
+)
+
+// exitCodes gives each code its meaning, for the help, and the errors that lead
+// to it. The first match counts: a missing object that makes a replica corrupt
+// is both ErrCorrupt and ErrNotExist.
+var exitCodes = []struct {
+	code    int
+	meaning string
+	errs    []error
+}{
+	{codeOK, "success", nil},
+	{codeInterrupted, "interrupted by a signal; nothing half-done is left", []error{errInterrupted}},
+	{codeUsage, "wrong usage: command line, URL or environment", []error{replicate.ErrConfig}},
+	{codeExists, "the output, or the demo's replica or directory, exists already", []error{replicate.ErrOutputExists, errNotEmpty}},
+	{codeVersion, "a newer outwash wrote this: upgrade", []error{replicate.ErrVersion}},
+	{codeCorrupt, "the replica is damaged, or has foreign objects where its own should be", []error{replicate.ErrCorrupt, segment.ErrChain, replicate.ErrForeign, errCheck}},
+	{codeAccess, "no access: credentials, bucket, endpoint or network", []error{replicate.ErrDenied, replicate.ErrNoBucket, replicate.ErrUnreachable, replicate.ErrUnsupported, context.DeadlineExceeded}},
+	{codeNothing, "nothing there: no replica, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist}},
+	{codeFailed, "failed for any other reason", nil},
+}
+
+func codeOf(err error) int {
+	if err == nil {
+		return codeOK
+	}
+	if usage := (*usageError)(nil); errors.As(err, &usage) {
+		return codeUsage
+	}
+	for _, c := range exitCodes {
+		for _, e := range c.errs {
+			if errors.Is(err, e) {
+				return c.code
+			}
+		}
+	}
+	if network := net.Error(nil); errors.As(err, &network) {
+		return codeAccess
+	}
+	return codeFailed
+}
+
+// hints say what to do next, where that is something about the command line,
+// which the packages below know nothing of. The first match counts.
+var hints = []struct {
+	err  error
+	text string
+}{
+	{replicate.ErrOutputExists, "choose another path with -o, or replace what is there with -force"},
+	{replicate.ErrVersion, "install a newer outwash; \"outwash version\" tells which one this is"},
+	{replicate.ErrCorrupt, "\"outwash inspect OBJECT\" shows what is broken; another state may still be whole: see \"outwash ls URL\" and restore's -txid and -timestamp"},
+	{replicate.ErrForeign, "\"outwash inspect OBJECT\" shows what it is; nothing was changed"},
+	{replicate.ErrDenied, "s3 takes credentials from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE) or the machine's role; files need permission to be read"},
+	{replicate.ErrNoBucket, "check the bucket's name, and the endpoint and region if the URL has them"},
+	{replicate.ErrNoReplica, "check the path: a replica has an object called \"outwash\" directly below it"},
+	{replicate.ErrNotRestorable, "\"outwash ls URL\" shows what can be restored"},
+}
+
+func hintFor(err error) string {
+	for _, h := range hints {
+		if errors.Is(err, h.err) {
+			return h.text
+		}
+	}
+	return ""
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+func helpVerb() *verb {
+	return &verb{
+		name:  "help",
+		args:  "[COMMAND]",
+		brief: "explain outwash, or one of its commands",
+		help: `Examples:
+  outwash help
+  outwash help restore
+`,
+		codes: []int{codeOK, codeUsage},
+		flags: func(fs *flag.FlagSet) runner {
+			return func(_ context.Context, u *ui, args []string) error {
+				if len(args) == 0 {
+					u.print(overview())
+					return nil
+				}
+				if len(args) > 1 {
+					return usagef("one command expected, and there is also %q", args[1])
+				}
+				v, err := findVerb(args[0])
+				if err != nil {
+					return err
+				}
+				u.print(verbHelp(v))
+				return nil
+			}
+		},
+	}
+}
+
+// overview is what a newcomer sees first.
+func overview() string {
+	var b strings.Builder
+	b.WriteString(`Outwash replicates SQLite databases to S3 from inside the program that writes.
+
+A Go program opens its database with ?vfs=replicated&replica=URL, and every
+commit is in the bucket moments later. This command works on what is there.
+
+Usage: outwash COMMAND [flags] [arguments]
+
+Commands:
+`)
+	for _, v := range verbs() {
+		if !v.hidden {
+			fmt.Fprintf(&b, "  %-9s %s\n", v.name, v.brief)
+		}
+	}
+	b.WriteString(`
+See it work, in under a minute and without any account:
+  outwash demo
+
+Look at a replica, then get the database back:
+  outwash ls s3://BUCKET/PATH
+  outwash restore -o app.db s3://BUCKET/PATH
+
+Replica URLs:
+  s3://BUCKET/PATH                      credentials from the environment, as AWS's own tools
+  s3://BUCKET/PATH?endpoint=https://HOST&region=REGION&force-path-style=true
+                                        other providers; quote it, because of the &
+  file:///DIRECTORY                     a directory on this machine
+
+Flags are written -x or --x, before or after the arguments.
+"outwash help COMMAND" tells the rest.
+
+Exit codes:
+`)
+	writeCodes(&b, nil)
+	return b.String()
+}
+
+// verbHelp is the help of one verb.
+func verbHelp(v *verb) string {
+	fs := flag.NewFlagSet(v.name, flag.ContinueOnError)
+	v.flags(fs)
+	var b strings.Builder
+	usage, hasFlags := "", false
+	fs.VisitAll(func(*flag.Flag) { hasFlags = true })
+	if hasFlags {
+		usage = " [flags]"
+	}
+	if v.args != "" {
+		usage += " " + v.args
+	}
+	fmt.Fprintf(&b, "outwash %s: %s\n\nUsage: outwash %s%s\n\n%s", v.name, v.brief, v.name, usage, v.help)
+	if hasFlags {
+		b.WriteString("\nFlags:\n")
+		fs.VisitAll(func(f *flag.Flag) {
+			arg, text := flag.UnquoteUsage(f)
+			name := "-" + f.Name
+			if arg != "" {
+				name += " " + arg
+			}
+			if d := f.DefValue; d != "" && d != "false" && d != "0" {
+				text += fmt.Sprintf(" (default %s)", d)
+			}
+			fmt.Fprintf(&b, "  %-23s %s\n", name, strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", 26)))
+		})
+	}
+	b.WriteString("\nExit codes:\n")
+	writeCodes(&b, v.codes)
+	return b.String()
+}
+
+// writeCodes lists the exit codes in ascending order; nil: all.
+func writeCodes(b *strings.Builder, only []int) {
+	list := slices.Clone(exitCodes)
+	slices.SortFunc(list, func(x, y struct {
+		code    int
+		meaning string
+		errs    []error
+	}) int {
+		return x.code - y.code
+	})
+	for _, c := range list {
+		if only == nil || slices.Contains(only, c.code) {
+			fmt.Fprintf(b, "  %3d  %s\n", c.code, c.meaning)
+		}
+	}
+}

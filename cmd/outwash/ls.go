@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outwash/outwash/replicate"
+)
+
+var lsVerb = &verb{
+	name:  "ls",
+	args:  "URL",
+	brief: "list what can be restored from a replica",
+	help: `Lists the ranges of transactions (TXIDs) that can be restored, the snapshots,
+and the sessions: who wrote the replica, and since when. With -l one line for
+each log segment as well, which takes a small request for each.
+
+Examples:
+  outwash ls s3://my-bucket/app
+  outwash ls -l file:///var/backups/app
+  outwash ls -json s3://my-bucket/app
+`,
+	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
+	flags: func(fs *flag.FlagSet) runner {
+		var f lsFlags
+		fs.BoolVar(&f.long, "l", false, "list the log segments, too")
+		fs.BoolVar(&f.json, "json", false, "print JSON")
+		return f.run
+	},
+}
+
+type lsFlags struct{ long, json bool }
+
+func (f *lsFlags) run(ctx context.Context, u *ui, args []string) error {
+	raw, err := oneArg("ls", "the replica's URL", args)
+	if err != nil {
+		return err
+	}
+	store, err := replicate.OpenStore(ctx, raw)
+	if err != nil {
+		return err
+	}
+	h, err := replicate.ReadHistory(ctx, store)
+	if err != nil {
+		return err
+	}
+	var broken []error
+	if f.long {
+		if broken, err = readDetails(ctx, u, h, f.json); err != nil {
+			return err
+		}
+	}
+	if f.json {
+		err = u.json(h)
+	} else {
+		printHistory(u, h, f.long)
+	}
+	if err == nil && len(broken) > 0 {
+		err = fmt.Errorf("%s of %d can't be read; the first: %w", plural(len(broken), "log segment", "log segments"), len(h.Segments), broken[0])
+	}
+	return err
+}
+
+// readDetails completes h.Segments. Segments that are corrupt are no reason not
+// to list the others; they are returned.
+func readDetails(ctx context.Context, u *ui, h *replicate.History, quiet bool) (broken []error, err error) {
+	bar := u.progress("reading headers", quiet)
+	defer bar.done()
+	errs := make([]error, len(h.Segments))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i := range h.Segments {
+		g.Go(func() error {
+			info, err := h.Details(ctx, i)
+			switch {
+			case err == nil:
+				h.Segments[i] = info
+			case codeOf(err) == codeCorrupt || codeOf(err) == codeVersion:
+				errs[i] = err
+			default:
+				return err
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for _, err := range errs {
+		if err != nil {
+			broken = append(broken, err)
+		}
+	}
+	return broken, nil
+}
+
+func printHistory(u *ui, h *replicate.History, long bool) {
+	newest := "nothing yet"
+	if h.TXID > 0 {
+		newest = fmt.Sprintf("TXID %d, committed %s, %s (%s of %d bytes)", h.TXID, moment(h.Time),
+			size(int64(h.Pages)*int64(h.PageSize)), plural(h.Pages, "page", "pages"), h.PageSize)
+	}
+	u.fields("",
+		"replica", h.Replica,
+		"database", h.Database+", since "+moment(h.Created),
+		"newest", newest,
+		"stored", fmt.Sprintf("%s in %s", size(h.Bytes), plural(h.Objects, "object", "objects")))
+
+	if len(h.Ranges) == 0 {
+		u.printf("\nNothing can be restored yet.\n")
+	} else {
+		u.printf("\nCan be restored:\n")
+		var rows [][]string
+		for _, r := range h.Ranges {
+			rows = append(rows, []string{fmt.Sprint(r.From), fmt.Sprint(r.To), moment(r.FromTime), moment(r.ToTime)})
+		}
+		u.table("  ", []string{">from TXID", ">to TXID", "from", "to"}, rows)
+	}
+	if len(h.Snapshots) > 0 {
+		u.printf("\nSnapshots:\n")
+		var rows [][]string
+		for _, s := range h.Snapshots {
+			rows = append(rows, []string{fmt.Sprint(s.TXID), moment(s.Time), size(s.Bytes), count(s.Pages), s.Key})
+		}
+		u.table("  ", []string{">TXID", "committed", ">stored", ">pages", "object"}, rows)
+	}
+	if len(h.Sessions) > 0 {
+		u.printf("\nSessions:\n")
+		var rows [][]string
+		for _, s := range h.Sessions {
+			owner := "unknown"
+			if s.Owner != nil {
+				owner = s.Owner.String()
+			}
+			rows = append(rows, []string{fmt.Sprint(s.TXID), moment(s.Time), short(s.Session), owner})
+		}
+		u.table("  ", []string{">from TXID", "opened", "session", "by"}, rows)
+	}
+	if long {
+		printSegments(u, h)
+	}
+	if len(h.Foreign) > 0 {
+		u.printf("\nNot Outwash's, left alone:\n")
+		for _, key := range h.Foreign {
+			u.printf("  %s\n", printable(key))
+		}
+	}
+}
+
+func printSegments(u *ui, h *replicate.History) {
+	u.printf("\nLog segments:\n")
+	var rows [][]string
+	for _, s := range h.Segments {
+		row := []string{s.Key, fmt.Sprint(s.MinTXID), "?", "?", size(s.Bytes), "", "", "can't be read"}
+		if s.MaxTXID != 0 {
+			what := short(s.Session)
+			if s.Claim {
+				what += " claim"
+			}
+			row = []string{s.Key, fmt.Sprint(s.MinTXID), fmt.Sprint(s.MaxTXID), fmt.Sprint(s.Entries),
+				size(s.Bytes), moment(s.From), moment(s.To), what}
+		}
+		rows = append(rows, row)
+	}
+	u.table("  ", []string{"object", ">from TXID", ">to TXID", ">entries", ">stored", "from", "to", "session"}, rows)
+}
+
+// short is enough of an ID to tell it from others.
+func short(id string) string { return id[:min(8, len(id))] }
+
+// printable keeps control characters of foreign names off the terminal.
+func printable(s string) string {
+	if q := fmt.Sprintf("%q", s); q != `"`+s+`"` {
+		return q
+	}
+	return s
+}

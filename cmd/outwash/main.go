@@ -1,0 +1,107 @@
+// Command outwash restores, lists and inspects replicas of SQLite databases, and
+// shows in a minute what replication is: outwash demo.
+//
+// Exit codes are in the help and in codes.go.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	_ "github.com/outwash/outwash/s3store" // s3:// URLs
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// A verb is one command of the command line, in a file of its own.
+type verb struct {
+	name  string
+	args  string // what follows the flags
+	brief string // one line
+	help  string // the rest, with examples
+	codes []int  // exit codes worth mentioning
+	// flags declares the verb's flags and returns what runs it.
+	flags  func(fs *flag.FlagSet) runner
+	hidden bool // for outwash itself
+}
+
+type runner func(ctx context.Context, u *ui, args []string) error
+
+// verbs lists every verb in the order of the help. It is a function because the
+// help verb needs it.
+func verbs() []*verb {
+	return []*verb{restoreVerb, lsVerb, inspectVerb, demoVerb, versionVerb, helpVerb(), demoWriterVerb}
+}
+
+// run is the whole program but for the process around it.
+func run(args []string, in io.Reader, out, errOut io.Writer) int {
+	u := newUI(in, out, errOut)
+	if len(args) == 0 {
+		u.note("%s", overview())
+		return codeUsage
+	}
+	switch args[0] {
+	case "-h", "-help", "--help":
+		args = append([]string{"help"}, args[1:]...)
+	case "-version", "--version":
+		args[0] = "version"
+	}
+	v, err := findVerb(args[0])
+	if err != nil {
+		return u.fail("", err, false)
+	}
+
+	fs := flag.NewFlagSet(v.name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	do := v.flags(fs)
+	pos, err := parseFlags(fs, args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		u.print(verbHelp(v))
+		return codeOK
+	}
+	asJSON := boolFlag(fs, "json")
+	if err != nil {
+		return u.fail(v.name, err, asJSON)
+	}
+
+	// The second signal ends the process the hard way.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	setupDriver()
+
+	err = do(ctx, u, pos)
+	if err != nil && ctx.Err() != nil {
+		err = errInterrupted
+	}
+	if err == nil {
+		err = u.err()
+	}
+	if err != nil {
+		return u.fail(v.name, err, asJSON)
+	}
+	return codeOK
+}
+
+func findVerb(name string) (*verb, error) {
+	var names []string
+	for _, v := range verbs() {
+		if v.name == name {
+			return v, nil
+		}
+		if !v.hidden {
+			names = append(names, v.name)
+		}
+	}
+	if n := nearest(name, names); n != "" {
+		return nil, usagef("unknown command %q: did you mean %q?", name, n)
+	}
+	return nil, usagef("unknown command %q: see \"outwash help\"", name)
+}

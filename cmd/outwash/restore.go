@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/outwash/outwash/replicate"
+)
+
+var restoreVerb = &verb{
+	name:  "restore",
+	args:  "URL",
+	brief: "rebuild a database from its replica, as it was at any transaction",
+	help: `Restores the newest state, or the one that -txid or -timestamp select. Every
+byte read is verified: each object, the chain from object to object, each page,
+the checksum after each transaction. The output is complete or absent.
+
+Examples:
+  outwash restore -o app.db s3://my-bucket/app
+  outwash restore -o yesterday.db -timestamp 2026-01-31T18:30:00Z s3://my-bucket/app
+  outwash restore -o then.db -txid 4711 s3://my-bucket/app
+  outwash restore -dry-run s3://my-bucket/app
+  outwash restore -o app.db 's3://my-bucket/app?endpoint=https://s3.example.com&region=eu-1'
+`,
+	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeExists, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
+	flags: func(fs *flag.FlagSet) runner {
+		var f restoreFlags
+		f.check = choiceValue{checkQuick, []string{checkNone, checkQuick, checkFull}}
+		fs.StringVar(&f.output, "o", "", "`PATH` of the database to make; needed unless -dry-run is given")
+		fs.Var(&f.txid, "txid", "restore the state after transaction `N`: decimal, or hexadecimal after 0x\nas in 0x00000000000001f4, the name of an object")
+		fs.Var(&f.timestamp, "timestamp", "restore the state after the last commit at or before `TIME`:\nRFC 3339, with or without a fraction of a second")
+		fs.BoolVar(&f.force, "force", false, "replace an existing database; no process may have it open")
+		fs.BoolVar(&f.dryRun, "dry-run", false, "find out what would be restored; write nothing")
+		fs.Var(&f.check, "integrity-check", "`HOW` SQLite checks the result before it gets its name: none, quick or full")
+		fs.IntVar(&f.parallelism, "parallelism", 8, "how many requests run at once: `N` from 1 to 64")
+		fs.BoolVar(&f.json, "json", false, "print the result as JSON")
+		return f.run
+	},
+}
+
+type restoreFlags struct {
+	output              string
+	txid                txidValue
+	timestamp           timeValue
+	force, dryRun, json bool
+	check               choiceValue
+	parallelism         int
+}
+
+type restoreResult struct {
+	replicate.RestoreResult
+	DryRun         bool   `json:"dry_run"`
+	IntegrityCheck string `json:"integrity_check"` // what was done, and passed
+}
+
+func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
+	raw, err := oneArg("restore", "the replica's URL", args)
+	if err != nil {
+		return err
+	}
+	switch {
+	case f.output == "" && !f.dryRun:
+		return usagef("-o PATH is missing: where the database should go")
+	case f.txid != 0 && !f.timestamp.IsZero():
+		return usagef("-txid and -timestamp exclude each other")
+	case f.parallelism < 1 || f.parallelism > 64:
+		return usagef("-parallelism %d: expected 1 to 64", f.parallelism)
+	}
+	if st, err := os.Stat(f.output); err == nil && st.IsDir() {
+		return usagef("-o %s is a directory: give the name of the database file", f.output)
+	}
+	store, err := replicate.OpenStore(ctx, raw)
+	if err != nil {
+		return err
+	}
+
+	bar := u.progress("reading", f.json)
+	defer bar.done()
+	opts := replicate.RestoreOptions{
+		Store: store, Output: f.output, TXID: uint64(f.txid), Timestamp: f.timestamp.Time,
+		Force: f.force, DryRun: f.dryRun, Parallelism: f.parallelism,
+		Progress: func(p replicate.Progress) {
+			what := ""
+			if p.TargetTXID > 0 {
+				what = fmt.Sprintf("TXID %d of %d", p.TXID, p.TargetTXID)
+			}
+			bar.set(p.Fetched, p.Total, what)
+		},
+	}
+	if f.check.value != checkNone {
+		opts.Check = func(path string) error {
+			bar.set(1, 0, f.check.value+" check")
+			return checkDatabase(path, f.check.value)
+		}
+	}
+	res, err := replicate.Restore(ctx, opts)
+	bar.done()
+	if err != nil {
+		return err
+	}
+	out := restoreResult{res, f.dryRun, f.check.value}
+	if f.dryRun {
+		out.IntegrityCheck = checkNone
+	}
+	if f.json {
+		return u.json(out)
+	}
+	out.print(u)
+	return nil
+}
+
+func (r *restoreResult) print(u *ui) {
+	which := ""
+	if r.Latest {
+		which = ", the newest,"
+	}
+	if r.DryRun {
+		u.printf("would restore TXID %d%s of %s\n", r.TXID, which, r.Replica)
+	} else {
+		u.printf("restored TXID %d%s of %s to %s\n", r.TXID, which, r.Replica, r.Output)
+	}
+	from := "the beginning of the log"
+	if r.Snapshot != 0 {
+		from = fmt.Sprintf("the snapshot at TXID %d", r.Snapshot)
+	}
+	check := "every page's hash and the checksum after every transaction"
+	if r.IntegrityCheck != checkNone {
+		check += "; " + r.IntegrityCheck + " check by SQLite"
+	}
+	read := ""
+	if !r.DryRun {
+		read = fmt.Sprintf("%s in %s, %s", size(r.Fetched), plural(r.Objects, "object", "objects"), seconds(r.Duration))
+	} else {
+		check = ""
+	}
+	u.fields("  ",
+		"committed", moment(r.Time),
+		"database", fmt.Sprintf("%s, %s of %d bytes, checksum %s", size(r.Bytes), plural(r.Pages, "page", "pages"), r.PageSize, r.Checksum),
+		"begun with", from,
+		"read", read,
+		"verified", check)
+}
