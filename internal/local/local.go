@@ -115,13 +115,13 @@ func (d *Dir) SaveLineage(l Lineage, durable bool) error {
 	if err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
-	return d.replace("lineage", b, durable)
+	return d.Replace("lineage", b, durable)
 }
 
 func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }
 
-// replace writes a file so that a reader finds the old or the new content.
-func (d *Dir) replace(name string, b []byte, durable bool) error {
+// Replace writes a file of the directory so that a reader finds the old or the new content.
+func (d *Dir) Replace(name string, b []byte, durable bool) error {
 	tmp := d.file(name + ".new")
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -154,3 +154,6 @@ func (d *Dir) syncDir() error {
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
+
+// ReadFile reads a file of the directory.
+func (d *Dir) ReadFile(name string) ([]byte, error) { return os.ReadFile(d.file(name)) }

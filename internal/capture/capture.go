@@ -1,0 +1,389 @@
+// Package capture turns the commits of one SQLite database in WAL mode into
+// entries: what was committed, complete and in order, or nothing.
+//
+// Truth is the WAL-index header (how far the log is committed); content is the
+// log itself, whose checksum chain must end where the WAL-index says; gates are
+// the moments before log content is destroyed, at which everything committed has
+// been captured and everything unacknowledged is made durable in the spool.
+// Whenever that can't be proven the database is compared with the page hashes of
+// what was emitted, and the pages that differ go as one repair entry.
+//
+//	Signal ─→ Run ─→ capture: walk the log ─→ encode ─→ queue ─→ Take (engine)
+//	gates ───────────┘             │                       └→ spool
+//	                               └→ page-hash table: checksum, patch bases, repair
+//
+// Nothing here waits for the network, and no SQLite lock is held but a read
+// transaction while pages are read ("pin").
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/wal"
+)
+
+// Errors that callers decide on.
+var (
+	// ErrUndecided: nothing may be destroyed before it is known how database and
+	// replica relate; try again.
+	ErrUndecided = errors.New("capture: not yet known how database and replica relate")
+	// ErrSpoolFull: the spool has reached its limit; the WAL keeps what follows.
+	ErrSpoolFull = errors.New("capture: spool is full")
+	// ErrDiverged: the database is not what the evidence said it was.
+	ErrDiverged = errors.New("capture: database does not continue the replica")
+	// ErrPageSize: the page size changed.
+	ErrPageSize = errors.New("capture: page size changed")
+	// errLost: changes went by unseen while an export relied on seeing them.
+	errLost = errors.New("capture: lost track of changes")
+)
+
+// Options of Open. Path and Dir are necessary.
+type Options struct {
+	Path string     // of the database file, as SQLite knows it
+	Dir  *local.Dir // its local state
+	// VFS pins the database: the name of a registered VFS that opens it without
+	// capture. "" is the driver's default.
+	VFS    string
+	Logger *slog.Logger // nil: none
+	// MemoryLimit bounds the stored bytes of entries waiting in memory, beyond it
+	// they wait in the spool. 0: 8 MiB.
+	MemoryLimit int64
+	// SpoolLimit bounds the spool file; beyond it gates that would grow it fail,
+	// and the WAL grows instead. 0: 4 GiB.
+	SpoolLimit int64
+	// Failpoint, if set, is called with the name of each step that writes; its
+	// error becomes the step's. For tests.
+	Failpoint func(name string) error
+	// Now is the clock. nil: time.Now.
+	Now func() time.Time
+	// Off names gates that do nothing ("checkpoint", "restart", "truncate",
+	// "delete"), to prove that tests notice. For tests.
+	Off map[string]bool
+}
+
+type phase int
+
+const (
+	idle      phase = iota // not begun: nothing may be destroyed
+	tracking               // an export runs: changes are noted by page number
+	rebasing               // a single pinned pass decides what the database is
+	live                   // entries are emitted
+	repairing              // something was lost: nothing is emitted until repaired
+)
+
+// mark is how far the log was read.
+type mark struct {
+	salt     [2]uint32
+	bigEnd   bool
+	frame    uint32
+	checksum [2]uint32
+}
+
+// DB captures one database. Its methods are safe for concurrent use.
+type DB struct {
+	opts Options
+	log  *slog.Logger
+	enc  *segment.BlockEncoder
+
+	signal  chan struct{}
+	pending atomic.Int64 // raw time (µs) of the oldest signal not yet captured
+
+	mu    sync.Mutex // held for one capture or gate, never across a pass over the database
+	cond  *sync.Cond // phase changed
+	phase phase
+	pass  bool // a pinned pass reads the state at mark: mark must not move
+
+	mark     mark
+	next     [2]uint32         // salts that a restart gate has let through; 0,0: none
+	last     map[uint32]uint32 // last frame of each page in mark's generation
+	emptied  string            // fingerprint of the database when a gate let the WAL go; "": it did not
+	table    table
+	lastPos  segment.WALPosition // of the last entry
+	lastMono int64
+	dirty    *bitmap // tracking: pages changed since they were copied; nil: lost track
+	smallest uint64  // tracking: fewest pages after any commit since
+	failed   error   // why capture can't go on
+
+	wal, shm, file *os.File
+	spool          *local.Spool
+	queue          queue
+	found          found // by Evidence, for Begin
+
+	bufs buffers
+
+	stats stats
+}
+
+type stats struct {
+	captures, repairs, excess atomic.Int64
+}
+
+// Open prepares the capture of a database; nothing is captured before Begin or
+// Export. The spool is read.
+func Open(opts Options) (*DB, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.MemoryLimit <= 0 {
+		opts.MemoryLimit = 8 << 20
+	}
+	if opts.SpoolLimit <= 0 {
+		opts.SpoolLimit = 4 << 30
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	d := &DB{
+		opts:   opts,
+		log:    opts.Logger,
+		enc:    segment.NewBlockEncoder(),
+		signal: make(chan struct{}, 1),
+		last:   map[uint32]uint32{},
+	}
+	d.cond = sync.NewCond(&d.mu)
+	d.queue.ready = make(chan struct{}, 1)
+	var err error
+	if d.spool, d.found.records, err = opts.Dir.OpenSpool(); err != nil {
+		return nil, fmt.Errorf("capture: %w", err)
+	}
+	return d, nil
+}
+
+// Close releases the files. After an orderly end (everything captured is
+// acknowledged) it writes the clean-close record, so that the next Begin need
+// not read the database.
+func (d *DB) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var err error
+	if d.phase == live && d.queue.backlog().Entries == 0 {
+		err = d.writeClean()
+	}
+	d.phase = idle
+	d.failed = os.ErrClosed
+	d.closeFiles()
+	d.cond.Broadcast()
+	return errors.Join(err, d.spool.Close())
+}
+
+func (d *DB) closeFiles() {
+	for _, f := range []**os.File{&d.wal, &d.shm, &d.file} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
+	}
+}
+
+// Signal says that a commit may have happened. It costs a few nanoseconds and
+// never waits.
+func (d *DB) Signal() {
+	if d.pending.Load() == 0 {
+		d.pending.CompareAndSwap(0, d.now())
+	}
+	select {
+	case d.signal <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	// Foreign writers don't signal: look now and then.
+	pollInterval = time.Second
+	// While commits keep coming, capture takes several at a time.
+	coalesce = 2 * time.Millisecond
+)
+
+// Run captures what is signalled, until ctx ends.
+func (d *DB) Run(ctx context.Context) error {
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.signal:
+		case <-poll.C:
+		}
+		n, err := d.capture()
+		if err != nil {
+			d.log.Warn("capture failed, will be tried again", "database", d.opts.Path, "error", err)
+		}
+		if d.needsRepair() {
+			if err := d.repair(ctx); err != nil && ctx.Err() == nil {
+				d.log.Error("repair failed, will be tried again", "database", d.opts.Path, "error", err)
+			}
+		}
+		if n > 1 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(coalesce):
+			}
+		}
+	}
+}
+
+// Capture takes everything that is committed now. It is what Sync calls before
+// it waits for the store.
+func (d *DB) Capture() error {
+	_, err := d.capture()
+	return err
+}
+
+// Err says why capture can't go on until somebody helps; nil while it can.
+func (d *DB) Err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failed
+}
+
+// Ready is signalled when entries wait to be taken.
+func (d *DB) Ready() <-chan struct{} { return d.queue.ready }
+
+// Take removes the oldest waiting entries, at most limit stored bytes, but one
+// at least if any waits.
+func (d *DB) Take(limit int64) []*segment.Entry { return d.queue.take(limit) }
+
+// Acknowledge says that the n oldest entries taken are in the store.
+func (d *DB) Acknowledge(n int) { d.queue.acknowledge(n) }
+
+// Backlog counts what is captured and not acknowledged.
+func (d *DB) Backlog() local.Backlog { return d.queue.backlog() }
+
+func (d *DB) needsRepair() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.phase == repairing && d.failed == nil
+}
+
+func (d *DB) now() int64 { return d.opts.Now().UnixMicro() }
+
+func (d *DB) failpoint(name string) error {
+	if d.opts.Failpoint == nil {
+		return nil
+	}
+	return d.opts.Failpoint(name)
+}
+
+// loseTrack notes that something went by unseen.
+func (d *DB) loseTrack(why string) {
+	switch d.phase {
+	case live:
+		d.log.Warn("the WAL changed in a way that was not captured; comparing database and replica", "database", d.opts.Path, "why", why)
+		d.stats.repairs.Add(1)
+		d.phase = repairing
+		d.cond.Broadcast()
+	case tracking:
+		d.dirty = nil // the export notices and starts over
+	}
+}
+
+// capture reads the log to its committed end. It returns the number of commits.
+func (d *DB) capture() (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.captureLocked()
+}
+
+func (d *DB) captureLocked() (int, error) {
+	if d.phase != live && d.phase != tracking || d.pass {
+		return 0, nil
+	}
+	d.stats.captures.Add(1)
+	since := d.pending.Swap(0)
+	n, err := d.advance(since)
+	if err != nil {
+		d.pending.CompareAndSwap(0, since)
+	}
+	return n, err
+}
+
+// advance moves the mark to the committed end of the log.
+func (d *DB) advance(since int64) (int, error) {
+	end, err := d.index()
+	if err != nil || end.MaxFrame == 0 {
+		return 0, err
+	}
+	if end.Salt == d.mark.salt && end.MaxFrame == d.mark.frame {
+		if end.Checksum != d.mark.checksum {
+			d.loseTrack("the log was rewritten at equal length")
+		}
+		return 0, nil
+	}
+	if end.Salt != d.mark.salt {
+		h, err := d.readHeader()
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case h.Salt != end.Salt:
+			return 0, fmt.Errorf("capture: WAL header has salts %08x, WAL-index %08x", h.Salt, end.Salt)
+		case h.Salt != d.next:
+			d.loseTrack("another program restarted the WAL")
+			return 0, nil
+		}
+		if err := d.startGeneration(h); err != nil {
+			return 0, err
+		}
+	}
+	if end.MaxFrame < d.mark.frame {
+		d.loseTrack("the log became shorter")
+		return 0, nil
+	}
+	w, err := d.walk(d.mark, end.MaxFrame)
+	if err != nil {
+		return 0, err
+	}
+	if w.end.frame != end.MaxFrame || w.end.checksum != end.Checksum {
+		d.loseTrack("the log's checksums don't lead to its committed end")
+		return 0, nil
+	}
+	return len(w.commits), d.emit(w, since)
+}
+
+// index reads the WAL-index; the zero Index if there is nothing to know.
+func (d *DB) index() (wal.Index, error) {
+	if ok, err := reopen(&d.wal, d.opts.Path+"-wal"); !ok {
+		return wal.Index{}, err
+	}
+	if ok, err := reopen(&d.shm, d.opts.Path+"-shm"); !ok {
+		return wal.Index{}, err
+	}
+	idx, err := wal.ReadIndex(d.shm)
+	if errors.Is(err, wal.ErrIndex) {
+		return wal.Index{}, nil // being recovered, or about to be deleted
+	}
+	return idx, err
+}
+
+func (d *DB) startGeneration(h wal.Header) error {
+	if d.table.pageSize != 0 && d.table.pageSize != h.PageSize {
+		d.failed = fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, d.table.pageSize, h.PageSize)
+		d.phase = repairing
+		return d.failed
+	}
+	d.table.pageSize = h.PageSize
+	d.mark = mark{salt: h.Salt, bigEnd: h.BigEndian, checksum: h.Checksum}
+	d.next = [2]uint32{}
+	d.emptied = ""
+	d.last = map[uint32]uint32{} // a view may be using the old one
+	return nil
+}
+
+// Empty reports whether nothing of the database has been emitted or is in the
+// replica.
+func (d *DB) Empty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return (d.phase == idle || d.phase == live || d.phase == tracking) && d.table.size() == 0 && d.found.state.commit == 0
+}

@@ -1,0 +1,322 @@
+package capture
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/segment"
+)
+
+const (
+	// mergeAfter: when more commits than this wait, capture is behind, and they
+	// go as one merge entry.
+	mergeAfter = 256
+	// patchBudget bounds the time an entry's patches may take; the application
+	// may be waiting at a gate. Pages beyond it go whole.
+	patchBudget = 100 * time.Millisecond
+	// inMemory is how large an entry's body may grow before it is written to the
+	// spool.
+	inMemory = 4 << 20
+)
+
+// emit encodes what a walk found and moves the mark to its end.
+func (d *DB) emit(w walked, since int64) error {
+	if d.phase == tracking {
+		d.track(w)
+		return nil
+	}
+	for len(w.commits) > 0 {
+		n := 1
+		if len(w.commits) > mergeAfter {
+			n = len(w.commits)
+		}
+		if err := d.emitOne(w.pages, w.from.frame, w.commits[:n], since); err != nil {
+			return err
+		}
+		w.commits = w.commits[n:]
+	}
+	if d.queue.memory() > d.opts.MemoryLimit {
+		if err := d.spill(); err != nil {
+			// The entries stay in memory and the log: only the limit is missed.
+			d.log.Warn("can't write the spool", "database", d.opts.Path, "error", err)
+		}
+	}
+	return nil
+}
+
+// track notes which pages commits changed.
+func (d *DB) track(w walked) {
+	for _, c := range w.commits {
+		for i := d.mark.frame; i < c.frame; i++ {
+			no := w.pages[i-w.from.frame]
+			d.last[no] = i + 1
+			if d.dirty != nil {
+				d.dirty.add(uint64(no))
+			}
+		}
+		d.mark.frame, d.mark.checksum = c.frame, c.checksum
+		d.smallest = min(d.smallest, uint64(c.pages))
+	}
+}
+
+// emitOne queues the entry for one or more commits. pages[i] is the page of
+// frame first+1+i.
+func (d *DB) emitOne(pages []uint32, first uint32, commits []commit, since int64) error {
+	end := commits[len(commits)-1]
+	e := &segment.Entry{
+		Kind: segment.Transaction, Count: uint64(len(commits)),
+		Commit: uint64(end.pages), MinCommit: uint64(end.pages),
+		WAL: segment.WALPosition{Salt: d.mark.salt, Frame: uint64(end.frame), Checksum: end.checksum},
+	}
+	if len(commits) > 1 {
+		e.Kind = segment.Merge
+	}
+	for _, c := range commits {
+		e.MinCommit = min(e.MinCommit, uint64(c.pages))
+	}
+	b := d.newBuilder(e)
+	defer b.abort()
+	frames := d.lastFrames(pages[d.mark.frame-first:end.frame-first], end.pages)
+	for _, f := range frames {
+		if err := b.addFrame(uint64(f>>32), uint32(f)); err != nil {
+			return err
+		}
+	}
+	if err := b.finish(d.sumAfter, since); err != nil {
+		return err
+	}
+	// From here on nothing can fail: table, mark and queue move together.
+	d.table.resize(e.MinCommit)
+	d.table.resize(e.Commit)
+	for i := range e.Blocks {
+		for _, p := range e.Blocks[i].Pages {
+			d.table.set(p.No, p.Hash)
+		}
+	}
+	for i := d.mark.frame; i < end.frame; i++ {
+		d.last[pages[i-first]] = i + 1
+	}
+	d.mark.frame, d.mark.checksum = end.frame, end.checksum
+	d.enqueue(b)
+	return nil
+}
+
+// lastFrames returns page<<32|frame for the last frame of each page that is
+// within the database, ascending.
+func (d *DB) lastFrames(pages []uint32, size uint32) []uint64 {
+	lock := segment.LockPage(d.table.pageSize)
+	order := d.bufs.order[:0]
+	for i, no := range pages {
+		if no <= size && uint64(no) != lock {
+			order = append(order, uint64(no)<<32|uint64(d.mark.frame+uint32(i)+1))
+		}
+	}
+	d.bufs.order = order
+	slices.Sort(order)
+	n := 0
+	for i, v := range order {
+		if i+1 == len(order) || order[i+1]>>32 != v>>32 {
+			order[n] = v
+			n++
+		}
+	}
+	return order[:n]
+}
+
+// builder makes one entry: it gathers pages into blocks, and the blocks into a
+// body in memory or, if it grows large, in the spool.
+type builder struct {
+	d      *DB
+	e      *segment.Entry
+	before segment.WALPosition
+	start  time.Time
+
+	txids uint64 // that it covers; 0: only if it has pages
+
+	patch, whole gather
+	body         []byte
+	file         *local.EntryWriter
+}
+
+// gather is a block in the making.
+type gather struct {
+	pages       []segment.Page
+	plain, dict []byte
+}
+
+func (d *DB) newBuilder(e *segment.Entry) *builder {
+	e.Pre, e.PreCommit, e.PageSize = d.table.sum, d.table.size(), d.table.pageSize
+	b := &builder{d: d, e: e, before: d.lastPos, start: d.opts.Now()}
+	b.patch, b.whole, b.body = d.bufs.patch, d.bufs.whole, d.bufs.body
+	return b
+}
+
+// addFrame adds the page that a frame has, as a patch if its old version can be
+// proven.
+func (b *builder) addFrame(no uint64, frame uint32) error {
+	d, size := b.d, int(b.d.table.pageSize)
+	g := &b.patch
+	g.plain = slices.Grow(g.plain, size)[:len(g.plain)+size]
+	page := g.plain[len(g.plain)-size:]
+	if err := readFrame(d.wal, frame, page); err != nil {
+		return err
+	}
+	hash := segment.PageHash(no, page)
+	old, proven, err := b.oldVersion(no)
+	switch {
+	case err != nil:
+		return err
+	case old == nil && no <= b.e.PreCommit && !proven:
+		// Its base can't be had: it goes whole, in another block.
+		b.whole.plain = append(b.whole.plain, page...)
+		g.plain = g.plain[:len(g.plain)-size]
+		return b.add(&b.whole, no, hash)
+	case proven && hash == d.table.get(no) && no <= b.e.MinCommit && bytes.Equal(old, page):
+		// The commit wrote what was there.
+		g.plain = g.plain[:len(g.plain)-size]
+		g.dict = g.dict[:len(g.dict)-size]
+		return nil
+	}
+	return b.add(g, no, hash)
+}
+
+// oldVersion appends the page's version before the entry to the dictionary, and
+// proves it. (nil, false): there is none, or it can't be proven.
+func (b *builder) oldVersion(no uint64) (old []byte, proven bool, err error) {
+	d, size := b.d, int(b.d.table.pageSize)
+	if no > b.e.PreCommit || b.d.opts.Now().Sub(b.start) > patchBudget {
+		return nil, false, nil
+	}
+	g := &b.patch
+	g.dict = slices.Grow(g.dict, size)[:len(g.dict)+size]
+	old = g.dict[len(g.dict)-size:]
+	if frame := d.last[uint32(no)]; frame != 0 {
+		err = readFrame(d.wal, frame, old)
+	} else {
+		var ok bool
+		if ok, err = reopen(&d.file, d.opts.Path); ok {
+			err = readPage(d.file, no, old)
+		}
+	}
+	if err == nil && segment.PageHash(no, old) == d.table.get(no) {
+		return old, true, nil
+	}
+	g.dict = g.dict[:len(g.dict)-size]
+	return nil, false, err
+}
+
+func (b *builder) add(g *gather, no, hash uint64) error {
+	g.pages = append(g.pages, segment.Page{No: no, Hash: hash})
+	limit := min(segment.MaxBlockPages, max(1, segment.MaxBlockPlain/int(b.d.table.pageSize)))
+	if len(g.pages) < limit {
+		return nil
+	}
+	return b.flush(g)
+}
+
+// flush encodes a gathered block.
+func (b *builder) flush(g *gather) error {
+	if len(g.pages) == 0 {
+		return nil
+	}
+	n := len(b.body)
+	out, codec, base := b.d.enc.Encode(b.body, g.plain, g.dict)
+	b.body = out
+	b.e.Blocks = append(b.e.Blocks, segment.Block{
+		Codec: codec, Base: base, Stored: uint32(len(out) - n), Pages: slices.Clone(g.pages),
+	})
+	g.pages, g.plain, g.dict = g.pages[:0], g.plain[:0], g.dict[:0]
+	if len(b.body) <= inMemory {
+		return nil
+	}
+	return b.toFile()
+}
+
+// toFile moves what there is of the body to the spool.
+func (b *builder) toFile() error {
+	if b.file == nil {
+		// The spool's records are in the order of the line.
+		if err := b.d.spill(); err != nil {
+			return err
+		}
+		b.file = b.d.spool.NewEntry()
+	}
+	_, err := b.file.Write(b.body)
+	b.body = b.body[:0]
+	return err
+}
+
+// finish completes the entry: checksum, times, body.
+func (b *builder) finish(post func(*segment.Entry) uint64, since int64) error {
+	if err := b.flush(&b.patch); err != nil {
+		return err
+	}
+	if err := b.flush(&b.whole); err != nil {
+		return err
+	}
+	d, e := b.d, b.e
+	e.Post = post(e)
+	now := d.now()
+	e.FirstRaw, e.LastRaw = now, now
+	if since != 0 && e.Count > 1 {
+		e.FirstRaw = min(since, now)
+	}
+	e.FirstMono, e.LastMono = e.FirstRaw, e.LastRaw
+	e.LiftTimes(d.lastMono)
+	if b.file == nil {
+		e.Body = segment.BytesBody(slices.Clone(b.body))
+		return nil
+	}
+	if err := b.toFile(); err != nil {
+		return err
+	}
+	body, err := b.file.Commit(e, b.before)
+	e.Body = body
+	return err
+}
+
+// sumAfter computes the checksum after e without changing the table.
+func (d *DB) sumAfter(e *segment.Entry) uint64 {
+	sum := d.table.sum
+	for no := e.MinCommit + 1; no <= e.PreCommit; no++ {
+		sum ^= d.table.get(no)
+	}
+	lock := segment.LockPage(d.table.pageSize)
+	zero := func(no uint64) uint64 {
+		if no == lock {
+			return 0
+		}
+		return segment.PageHash(no, zeroPage[:d.table.pageSize])
+	}
+	for no := e.MinCommit + 1; no <= e.Commit; no++ {
+		sum ^= zero(no)
+	}
+	for i := range e.Blocks {
+		for _, p := range e.Blocks[i].Pages {
+			sum ^= p.Hash
+			if p.No > e.MinCommit {
+				sum ^= zero(p.No)
+			} else {
+				sum ^= d.table.get(p.No)
+			}
+		}
+	}
+	return sum
+}
+
+// abort gives the buffers back.
+func (b *builder) abort() {
+	b.d.bufs.patch = gather{b.patch.pages[:0], b.patch.plain[:0], b.patch.dict[:0]}
+	b.d.bufs.whole = gather{b.whole.pages[:0], b.whole.plain[:0], b.whole.dict[:0]}
+	b.d.bufs.body = b.body[:0]
+}
+
+func (d *DB) enqueue(b *builder) {
+	d.lastPos, d.lastMono = b.e.WAL, b.e.LastMono
+	d.queue.push(&queued{
+		entry: b.e, before: b.before, size: b.e.BodySize(),
+		spooled: b.file != nil, inFile: b.file != nil,
+	})
+}

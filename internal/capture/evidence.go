@@ -1,0 +1,229 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/wal"
+)
+
+// state is a state of the database that the replica has, or will have once the
+// spool is uploaded.
+type state struct {
+	pos              segment.WALPosition
+	checksum, commit uint64
+}
+
+// found is what Open and Evidence learned, for Begin.
+type found struct {
+	records []local.Record
+	state   state          // the newest state that is in the replica or the spool
+	entries []local.Record // spooled entries that lead from the tail to it
+	joins   []local.Join
+	clean   *clean // the clean-close record, if it fits state
+	scanned *mark  // where a scan found state in the log: frame 0, if in the file alone
+}
+
+// Evidence compares the local database with the replica's tail; see
+// replicate.Source.
+func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, error) {
+	d.mu.Lock()
+	d.followSpool(tail)
+	f := &d.found
+	d.mu.Unlock()
+	ev := local.Evidence{Spooled: len(f.entries)}
+
+	file, err := os.Open(d.opts.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		ev.Found = "no database file"
+		return ev, nil
+	}
+	if err != nil {
+		return ev, fmt.Errorf("capture: %w", err)
+	}
+	defer file.Close()
+	fi, err := file.Stat()
+	if err != nil {
+		return ev, fmt.Errorf("capture: %w", err)
+	}
+	if fi.Size() == 0 {
+		ev.Found = "an empty database file"
+		return ev, nil
+	}
+	h, err := readDatabaseHeader(file, d.opts.Path)
+	if err != nil {
+		return ev, err
+	}
+	ev.File, ev.Size, ev.PageSize = local.FilePresent, fi.Size(), h.PageSize
+	if f.state.commit == 0 {
+		ev.Found = "a database with content"
+		return ev, nil
+	}
+	ev.Proof, ev.Found, err = d.proof(ctx, f)
+	ev.Continues = ev.Proof != ""
+	return ev, err
+}
+
+// followSpool finds the spooled entries that follow the tail, one after another
+// by WAL position and checksum.
+func (d *DB) followSpool(tail local.Tail) {
+	f := &d.found
+	*f = found{records: f.records, state: state{tail.WAL, tail.Checksum, tail.Commit}}
+	for _, r := range f.records {
+		if r.Join != nil {
+			f.joins = append(f.joins, *r.Join)
+			continue
+		}
+		if e := r.Entry; r.Before == f.state.pos && e.Pre == f.state.checksum && e.PreCommit == f.state.commit {
+			f.entries = append(f.entries, r)
+			f.state = state{e.WAL, e.Post, e.Commit}
+		}
+	}
+}
+
+// proof says how it is known that the database is at f.state or grew out of it,
+// or else what the database is.
+func (d *DB) proof(ctx context.Context, f *found) (proof, other string, err error) {
+	log, held, err := f.inLog(d.opts.Path)
+	switch {
+	case err != nil:
+		return "", "", err
+	case held:
+		return "wal", "", nil
+	case !log:
+		if f.clean, err = d.readClean(f.state); err != nil {
+			return "", "", err
+		}
+		if f.clean != nil {
+			return "clean close", "", nil
+		}
+	}
+	with, alone, at, err := d.scan(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	for _, s := range []state{with, alone} {
+		if s.checksum == f.state.checksum && s.commit == f.state.commit {
+			f.scanned = &at
+			if s == alone && s != with {
+				f.scanned.frame = 0
+			}
+			return "scan", "", nil
+		}
+	}
+	return "", fmt.Sprintf("a database of %d pages with checksum %016x", with.commit, with.checksum), nil
+}
+
+// inLog reports whether there is a log, and whether it has the state's position
+// or begins where the generation with that position ended.
+func (f *found) inLog(path string) (log, held bool, err error) {
+	file, err := os.Open(path + "-wal")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("capture: %w", err)
+	}
+	defer file.Close()
+	h, err := wal.ReadHeader(file)
+	if err != nil {
+		return false, false, nil // empty, or torn by a crash before its first sync
+	}
+	if f.joined(h.Salt) {
+		return true, true, nil
+	}
+	if h.Salt != f.state.pos.Salt || f.state.pos.Frame == 0 {
+		return true, false, nil
+	}
+	w, err := walk(file, h.PageSize, mark{salt: h.Salt, bigEnd: h.BigEndian, checksum: h.Checksum}, uint32(f.state.pos.Frame), &buffers{})
+	return true, err == nil && w.end.frame == uint32(f.state.pos.Frame) && w.end.checksum == f.state.pos.Checksum, err
+}
+
+// joined reports whether the generation with these salts begins at the state.
+func (f *found) joined(salt [2]uint32) bool {
+	for _, j := range f.joins {
+		if j.End == f.state.pos && j.Checksum == f.state.checksum && j.Next == salt {
+			return true
+		}
+	}
+	return false
+}
+
+// frame returns the frame up to which the view's log leads to the state.
+func (f *found) frame(s state, v *view) (uint32, error) {
+	switch {
+	case len(v.commits) == 0:
+		return v.mark.frame, nil // the file is all there is
+	case f.joined(v.mark.salt):
+		return 0, nil
+	case s.pos.Frame != 0 && s.pos.Salt == v.mark.salt:
+		if s.pos.Frame > uint64(v.mark.frame) {
+			return 0, fmt.Errorf("%w: its WAL ends at frame %d, the replica is at %d", ErrDiverged, v.mark.frame, s.pos.Frame)
+		}
+		return uint32(s.pos.Frame), nil
+	case f.scanned != nil && (f.scanned.salt == v.mark.salt || f.scanned.frame == 0):
+		return min(f.scanned.frame, v.mark.frame), nil
+	case f.scanned != nil || f.clean != nil:
+		return 0, nil // the log was begun after it was seen empty or ended
+	}
+	return 0, fmt.Errorf("%w: the WAL changed while it was looked at", ErrDiverged)
+}
+
+// scan computes the state of the database with its log (up to the mark) and of
+// the file alone: about a second per gigabyte.
+func (d *DB) scan(ctx context.Context) (with, alone state, at mark, err error) {
+	p, err := d.openPin()
+	if err != nil {
+		return with, alone, at, err
+	}
+	defer p.close()
+	if err := p.begin(); err != nil {
+		return with, alone, at, err
+	}
+	defer p.end()
+	d.mu.Lock()
+	v, err := d.look()
+	d.mu.Unlock()
+	if err != nil {
+		return with, alone, at, err
+	}
+	defer v.close()
+	fi, err := v.file.Stat()
+	if err != nil {
+		return with, alone, at, fmt.Errorf("capture: %w", err)
+	}
+	with.commit, alone.commit = v.size, uint64(fi.Size())/uint64(v.pageSize)
+	page := make([]byte, v.pageSize)
+	lock := segment.LockPage(v.pageSize)
+	for no := uint64(1); no <= max(with.commit, alone.commit); no++ {
+		if no%1024 == 0 && ctx.Err() != nil {
+			return with, alone, at, ctx.Err()
+		}
+		if no == lock {
+			continue
+		}
+		if err := readPage(v.file, no, page); err != nil {
+			return with, alone, at, err
+		}
+		hash := segment.PageHash(no, page)
+		if no <= alone.commit {
+			alone.checksum ^= hash
+		}
+		if no > with.commit {
+			continue
+		}
+		if v.frames[uint32(no)] != 0 && !v.onlyFile {
+			if err := v.read(no, page); err != nil {
+				return with, alone, at, err
+			}
+			hash = segment.PageHash(no, page)
+		}
+		with.checksum ^= hash
+	}
+	return with, alone, v.mark, nil
+}

@@ -1,0 +1,260 @@
+package capture
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/wal"
+)
+
+// Gates: hooks before log content is destroyed. Each returns an error if that
+// must not happen now.
+
+// BeforeCheckpoint captures what is committed before a checkpoint overwrites old
+// versions of pages. The log keeps its content, so that nothing needs to be
+// durable yet.
+func (d *DB) BeforeCheckpoint() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opts.Off["checkpoint"] {
+		return nil
+	}
+	switch d.phase {
+	case idle:
+		return ErrUndecided
+	case live:
+		if d.spool.Size() > d.opts.SpoolLimit {
+			return ErrSpoolFull
+		}
+	}
+	if _, err := d.captureLocked(); err != nil {
+		return err
+	}
+	return d.failpoint("checkpoint")
+}
+
+// Restart lets a new WAL header through: write puts it over the old generation.
+// SQLite has reset the WAL-index already.
+func (d *DB) Restart(h wal.Header, write func() error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.opts.Off["restart"] {
+		if err := d.beforeLoss(h.Salt); err != nil {
+			return err
+		}
+	}
+	if err := d.failpoint("restart"); err != nil {
+		return err
+	}
+	d.next = h.Salt
+	return write()
+}
+
+// BeforeTruncate and BeforeDelete come before the log is cut to nothing or
+// removed.
+func (d *DB) BeforeTruncate() error { return d.beforeEnd("truncate") }
+
+// BeforeDelete is the gate of the last close and of leaving WAL mode.
+func (d *DB) BeforeDelete() error { return d.beforeEnd("delete") }
+
+func (d *DB) beforeEnd(gate string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opts.Off[gate] {
+		return nil
+	}
+	if d.phase == live {
+		if _, err := d.captureLocked(); err != nil {
+			return err
+		}
+	}
+	if err := d.beforeLoss([2]uint32{}); err != nil {
+		return err
+	}
+	if err := d.failpoint(gate); err != nil {
+		return err
+	}
+	d.emptied = fingerprint(d.opts.Path)
+	return nil
+}
+
+// beforeLoss makes everything in the log captured and durable elsewhere; next
+// are the salts of the generation that replaces it, zero if none.
+func (d *DB) beforeLoss(next [2]uint32) error {
+	old, err := d.oldGeneration()
+	if err != nil {
+		return err
+	}
+	if d.phase == idle && old != nil && !d.await(func() bool { return d.phase != idle }, decideWait) {
+		return ErrUndecided
+	}
+	// A rebase reads at local speed and needs no lock that the caller holds.
+	for d.phase == rebasing || d.phase == repairing && d.pass {
+		d.cond.Wait()
+	}
+	switch d.phase {
+	case tracking:
+		return d.finishTracking(old, next)
+	case live:
+		if err := d.finish(old, next); err != nil {
+			return err
+		}
+	}
+	if d.phase != live { // what is lost is in the database file, and repair compares that
+		return nil
+	}
+	return d.secure(next)
+}
+
+// decideWait is how long a gate waits until it is known how database and replica
+// relate.
+const decideWait = 5 * time.Second
+
+// await waits, with mu held, until ok or the time is up.
+func (d *DB) await(ok func() bool, limit time.Duration) bool {
+	late := false
+	t := time.AfterFunc(limit, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		late = true
+		d.cond.Broadcast()
+	})
+	defer t.Stop()
+	for !ok() && !late {
+		d.cond.Wait()
+	}
+	return ok()
+}
+
+// oldGeneration reads the header of the log as it stands; nil if it is empty.
+func (d *DB) oldGeneration() (*wal.Header, error) {
+	ok, err := reopen(&d.wal, d.opts.Path+"-wal")
+	if !ok {
+		return nil, err
+	}
+	h, err := wal.ReadHeader(d.wal)
+	if err == io.EOF {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, nil // torn by a crash before its first sync: no content
+	}
+	return &h, nil
+}
+
+// finish captures what the old generation has beyond the mark. Commits of this
+// process were captured at the checkpoint; what is left is another program's, or
+// frames of a commit that failed and was rolled back. All that is committed is
+// in the database file by now, which tells them apart.
+func (d *DB) finish(old *wal.Header, next [2]uint32) error {
+	if old == nil {
+		if d.emptied != fingerprint(d.opts.Path) && (d.emptied != "" || d.mark.frame > 0) {
+			d.loseTrack("another program changed the database while the WAL was away")
+		}
+		return nil
+	}
+	if old.Salt == next {
+		return nil // a header that is written again after it failed
+	}
+	if old.Salt != d.mark.salt {
+		if old.Salt != d.next {
+			d.loseTrack("another program restarted the WAL")
+			return nil
+		}
+		if err := d.startGeneration(*old); err != nil {
+			return nil // phase and failed say it
+		}
+	}
+	w, err := d.walk(d.mark, math.MaxUint32)
+	if err != nil {
+		return err
+	}
+	if len(w.commits) == 0 {
+		return nil
+	}
+	d.stats.excess.Add(int64(len(w.commits)))
+	same, err := d.inFile(w)
+	if err != nil {
+		return err
+	}
+	if !same {
+		d.loseTrack("the WAL ended in commits that the database does not have")
+		return nil
+	}
+	return d.emit(w, d.pending.Swap(0))
+}
+
+// inFile reports whether the last images of all pages a walk found are in the
+// database file.
+func (d *DB) inFile(w walked) (bool, error) {
+	if ok, err := reopen(&d.file, d.opts.Path); !ok {
+		return false, err
+	}
+	end := w.commits[len(w.commits)-1]
+	buf := make([]byte, 2*d.table.pageSize)
+	a, b := buf[:d.table.pageSize], buf[d.table.pageSize:]
+	for _, f := range d.lastFrames(w.pages[:end.frame-w.from.frame], end.pages) {
+		if err := readFrame(d.wal, uint32(f), a); err != nil {
+			return false, err
+		}
+		if err := readPage(d.file, f>>32, b); err != nil {
+			return false, err
+		}
+		if string(a) != string(b) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (d *DB) finishTracking(old *wal.Header, next [2]uint32) error {
+	if old == nil || old.Salt == next {
+		return nil
+	}
+	if old.Salt != d.mark.salt {
+		if old.Salt != d.next {
+			d.loseTrack("")
+			return nil
+		}
+		if err := d.startGeneration(*old); err != nil {
+			return nil
+		}
+	}
+	w, err := d.walk(d.mark, math.MaxUint32)
+	if err != nil {
+		return err
+	}
+	if d.pass && len(w.commits) > 0 {
+		// A pinned pass reads at the mark: whoever got past the pin is unknown.
+		d.loseTrack("")
+		return nil
+	}
+	d.track(w)
+	return nil
+}
+
+// secure makes everything unacknowledged durable, and notes how the log goes on.
+func (d *DB) secure(next [2]uint32) error {
+	if err := d.spill(); err != nil {
+		return err
+	}
+	_, used := d.queue.unspooled()
+	if err := d.spool.Join(local.Join{End: d.lastPos, Checksum: d.table.sum, Next: next}); err != nil {
+		return err
+	}
+	if !used {
+		// All is in the store. The join shortens the next start; that it can be
+		// lost with the power costs a scan then.
+		return nil
+	}
+	if err := d.failpoint("spool-sync"); err != nil {
+		return err
+	}
+	if err := d.spool.Sync(); err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/wal"
+)
+
+// pin is a read transaction. While it is held, the WAL is neither reset under the
+// frames it sees nor backfilled beyond them:
+// https://sqlite.org/wal.html#how_checkpointing_works
+type pin struct{ conn *sqlite3.Conn }
+
+// openPin opens the connection that pins; it never checkpoints.
+func (d *DB) openPin() (*pin, error) {
+	q := url.Values{"mode": {"rw"}}
+	if d.opts.VFS != "" {
+		q.Set("vfs", d.opts.VFS)
+	}
+	u := url.URL{Scheme: "file", OmitHost: true, Path: d.opts.Path, RawQuery: q.Encode()}
+	conn, err := sqlite3.Open(u.String())
+	if err != nil {
+		return nil, fmt.Errorf("capture: open %s to read it: %w", d.opts.Path, err)
+	}
+	p := &pin{conn}
+	// Closing it must not do what gates would have to see.
+	if _, err := conn.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true); err != nil {
+		p.close()
+		return nil, fmt.Errorf("capture: %w", err)
+	}
+	conn.BusyTimeout(10 * time.Second)
+	return p, nil
+}
+
+func (p *pin) begin() error {
+	if err := p.conn.Exec("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
+		p.end()
+		return fmt.Errorf("capture: begin to read: %w", err)
+	}
+	return nil
+}
+
+func (p *pin) end() { p.conn.Exec("ROLLBACK") }
+
+func (p *pin) close() { p.conn.Close() }
+
+// view is the database at the mark, while a pin is held. It has handles of its
+// own, so that it can be read without DB.mu.
+type view struct {
+	file, wal *os.File
+	pageSize  uint32
+	size      uint64              // pages
+	minSize   uint64              // fewest pages since whatever the rule starts from
+	mark      mark                // where the log was read to
+	pos       segment.WALPosition // the same as a position; zero if the log is empty
+	frames    map[uint32]uint32   // last frame of each page in the log
+	onlyFile  bool                // the file has everything
+	pages     []uint32            // page of each frame, from the first
+	commits   []commit
+}
+
+func (v *view) close() {
+	for _, f := range []*os.File{v.file, v.wal} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// read reads a page of the view; the lock page and what is beyond the file's end
+// read as zero.
+func (v *view) read(no uint64, b []byte) error {
+	if no == segment.LockPage(v.pageSize) {
+		clear(b)
+		return nil
+	}
+	if frame := v.frames[uint32(no)]; frame != 0 && !v.onlyFile {
+		return readFrame(v.wal, frame, b)
+	}
+	return readPage(v.file, no, b)
+}
+
+// look walks the log from its first frame and returns the view of its committed
+// end. A pin must have been taken before. Frames between what the pin sees and
+// that end stay, because a pinned log is not restarted; if the pin found
+// everything backfilled the log can be restarted, but then the file has all of
+// it, and nothing is written to the file, because a checkpoint needs the slot
+// that the reader has.
+func (d *DB) look() (*view, error) {
+	v := &view{frames: map[uint32]uint32{}}
+	err := d.lookInto(v)
+	if err != nil {
+		v.close()
+		return nil, err
+	}
+	v.minSize = v.size
+	return v, nil
+}
+
+func (d *DB) lookInto(v *view) (err error) {
+	if v.file, err = os.Open(d.opts.Path); err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	h, err := readDatabaseHeader(v.file, d.opts.Path)
+	if err != nil {
+		return err
+	}
+	v.pageSize, v.size = h.PageSize, uint64(h.Pages)
+	if v.wal, err = os.Open(d.opts.Path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+		v.wal, v.onlyFile = nil, true
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	idx, err := d.index()
+	if err != nil {
+		return err
+	}
+	wh, err := wal.ReadHeader(v.wal)
+	if err != nil {
+		if idx.MaxFrame > 0 {
+			return fmt.Errorf("capture: %s-wal: %w", d.opts.Path, err)
+		}
+		v.onlyFile = true // empty, or torn by a crash before its first sync
+		return nil
+	}
+	last := idx.MaxFrame
+	switch {
+	case last > 0 && wh.Salt != idx.Salt:
+		return fmt.Errorf("capture: WAL header has salts %08x, WAL-index %08x", wh.Salt, idx.Salt)
+	case last == 0 && wh.Salt != idx.Salt:
+		// The index is reset and the header not yet written: all that the log
+		// has is in the file. The mark goes to its end.
+		last, v.onlyFile = math.MaxUint32, true
+	}
+	v.pageSize = wh.PageSize
+	w, err := walk(v.wal, v.pageSize, mark{salt: wh.Salt, bigEnd: wh.BigEndian, checksum: wh.Checksum}, last, &buffers{})
+	if err != nil {
+		return err
+	}
+	v.mark = w.end
+	if v.onlyFile {
+		return nil
+	}
+	if w.end.frame != last || last > 0 && w.end.checksum != idx.Checksum {
+		return fmt.Errorf("capture: the WAL doesn't lead to its committed end (frame %d of %d)", w.end.frame, last)
+	}
+	if last == 0 {
+		v.onlyFile = true
+		return nil
+	}
+	v.size = uint64(idx.Pages)
+	v.pos = segment.WALPosition{Salt: wh.Salt, Frame: uint64(last), Checksum: w.end.checksum}
+	v.onlyFile = idx.Backfilled >= last
+	v.pages, v.commits = slices.Clone(w.pages), slices.Clone(w.commits)
+	for i, no := range v.pages {
+		v.frames[no] = uint32(i) + 1
+	}
+	return nil
+}
+
+// readDatabaseHeader reads the header of a database file.
+func readDatabaseHeader(f *os.File, path string) (wal.DatabaseHeader, error) {
+	var b [100]byte
+	n, _ := f.ReadAt(b[:], 0)
+	h, ok := wal.ParseDatabaseHeader(b[:n])
+	if !ok {
+		return h, fmt.Errorf("capture: %s is not an SQLite database, or it is encrypted", path)
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return h, fmt.Errorf("capture: %w", err)
+	}
+	// The header's size is current once all is backfilled; it is not there at all
+	// if SQLite before 3.7 wrote the file.
+	if n := uint32(fi.Size() / int64(h.PageSize)); h.Pages == 0 || h.Pages > n {
+		h.Pages = n
+	}
+	return h, nil
+}

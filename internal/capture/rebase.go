@@ -1,0 +1,289 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/segment"
+)
+
+// Begin starts to emit entries; see replicate.Source.
+func (d *DB) Begin(ctx context.Context, start local.Start, tail local.Tail) error {
+	d.base(tail)
+	switch start {
+	case local.StartEmpty:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.setPhase(live)
+		return nil
+	case local.StartAdopt:
+		if err := d.awaitWAL(ctx); err != nil {
+			return err
+		}
+		return d.rebase(ctx, adopt{state{checksum: tail.Checksum, commit: tail.Commit}})
+	}
+	return d.resume(ctx)
+}
+
+// base forgets what was captured and says what the next entry follows.
+func (d *DB) base(tail local.Tail) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.table, d.mark, d.last = table{}, mark{}, map[uint32]uint32{}
+	d.lastPos, d.lastMono = tail.WAL, tail.LastTime
+	d.emptied = ""
+	d.queue.reset()
+	d.setPhase(idle)
+}
+
+func (d *DB) setPhase(p phase) {
+	d.phase = p
+	d.cond.Broadcast()
+}
+
+// awaitWAL waits until the application has put the database into WAL mode.
+func (d *DB) awaitWAL(ctx context.Context) error {
+	for told := false; ; told = true {
+		f, err := os.Open(d.opts.Path)
+		if err != nil {
+			return fmt.Errorf("capture: %w", err)
+		}
+		h, err := readDatabaseHeader(f, d.opts.Path)
+		f.Close()
+		if err != nil || h.WAL {
+			return err
+		}
+		if !told {
+			d.log.Info("waiting for WAL mode (PRAGMA journal_mode=wal)", "database", d.opts.Path)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// resume continues a line: what the spool has, then what was committed beyond.
+func (d *DB) resume(ctx context.Context) error {
+	d.mu.Lock()
+	f := &d.found
+	for _, r := range f.entries {
+		d.queue.push(&queued{entry: r.Entry, before: r.Before, size: r.Entry.BodySize(), spooled: true, inFile: true})
+		d.lastMono = max(d.lastMono, r.Entry.LastMono)
+	}
+	s := f.state
+	d.lastPos = s.pos
+	if c := f.clean; c != nil && c.fingerprint == fingerprint(d.opts.Path) {
+		d.table = c.table
+		d.mark = mark{salt: s.pos.Salt, frame: uint32(s.pos.Frame), checksum: s.pos.Checksum}
+		d.emptied = c.fingerprint
+		d.setPhase(live)
+		d.mu.Unlock()
+		d.Signal()
+		return nil
+	}
+	d.mu.Unlock()
+	if _, err := os.Stat(d.opts.Path); errors.Is(err, fs.ErrNotExist) {
+		return nil // only the spool is left
+	}
+	return d.rebase(ctx, &since{from: s, found: f})
+}
+
+// rule says which pages of the database a rebase emits, and as what.
+type rule interface {
+	kind() segment.EntryKind
+	// prepare is called with mu held. It returns the state that the entry
+	// follows and how many transactions it covers; 0: emit nothing if nothing
+	// is wanted.
+	prepare(d *DB, v *view) (before state, txids uint64, err error)
+	// want reports whether page no, whose hash was old in the table, is emitted.
+	want(no, old, hash uint64) bool
+	// check is called with the new table, before it counts.
+	check(now *table) error
+}
+
+// rebase reads the whole database in one pinned pass, makes its table, emits the
+// pages that the rule wants as one entry of whole pages, and goes live. Gates
+// that would lose log content wait meanwhile: about a second per gigabyte.
+func (d *DB) rebase(ctx context.Context, r rule) error {
+	p, err := d.openPin()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := p.begin(); err != nil {
+		return err
+	}
+	defer p.end()
+
+	d.mu.Lock()
+	phaseBefore := d.phase
+	if phaseBefore != repairing {
+		d.setPhase(rebasing)
+	}
+	d.pass = true
+	v, b, err := d.startRebase(r)
+	d.mu.Unlock()
+
+	var now table
+	if err == nil {
+		defer v.close()
+		now, err = b.readAll(ctx, r, v)
+	}
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pass = false
+	if b != nil {
+		defer b.abort()
+	}
+	if err == nil {
+		err = r.check(&now)
+	}
+	if err != nil {
+		d.setPhase(phaseBefore)
+		return err
+	}
+	d.table, d.mark, d.last = now, v.mark, v.frames
+	d.emptied = ""
+	if v.wal == nil {
+		d.emptied = fingerprint(d.opts.Path)
+	}
+	if len(b.e.Blocks) > 0 || b.txids > 0 || b.e.PreCommit != b.e.Commit {
+		d.enqueue(b)
+	}
+	d.setPhase(live)
+	d.Signal() // what was committed during the pass
+	return nil
+}
+
+func (d *DB) startRebase(r rule) (*view, *builder, error) {
+	v, err := d.look()
+	if err != nil {
+		return nil, nil, err
+	}
+	if d.table.pageSize != 0 && d.table.pageSize != v.pageSize {
+		v.close()
+		d.failed = fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, d.table.pageSize, v.pageSize)
+		return nil, nil, d.failed
+	}
+	d.table.pageSize = v.pageSize
+	before, txids, err := r.prepare(d, v)
+	if err != nil {
+		v.close()
+		return nil, nil, err
+	}
+	b := d.newBuilder(&segment.Entry{
+		Kind: r.kind(), Count: max(1, txids), Commit: v.size, MinCommit: v.minSize, WAL: v.pos,
+	})
+	b.e.Pre, b.e.PreCommit = before.checksum, before.commit
+	b.txids = txids
+	return v, b, nil
+}
+
+// readAll hashes every page of the view, adds those that the rule wants, and
+// completes the entry. It doesn't hold DB.mu.
+func (b *builder) readAll(ctx context.Context, r rule, v *view) (table, error) {
+	now := table{pageSize: v.pageSize, hashes: make([]uint64, v.size)}
+	lock := segment.LockPage(v.pageSize)
+	page := make([]byte, v.pageSize)
+	for no := uint64(1); no <= v.size; no++ {
+		if no == lock {
+			continue
+		}
+		if no%1024 == 0 && ctx.Err() != nil {
+			return now, ctx.Err()
+		}
+		if err := v.read(no, page); err != nil {
+			return now, err
+		}
+		hash := segment.PageHash(no, page)
+		now.set(no, hash)
+		if !r.want(no, b.d.table.get(no), hash) {
+			continue
+		}
+		b.whole.plain = append(b.whole.plain, page...)
+		if err := b.add(&b.whole, no, hash); err != nil {
+			return now, err
+		}
+	}
+	return now, b.finish(func(*segment.Entry) uint64 { return now.sum }, b.d.pending.Swap(0))
+}
+
+// adopt takes over a database with content: every page is emitted.
+type adopt struct{ before state }
+
+func (adopt) kind() segment.EntryKind                     { return segment.Adopt }
+func (r adopt) prepare(*DB, *view) (state, uint64, error) { return r.before, 1, nil }
+func (adopt) want(_, _, _ uint64) bool                    { return true }
+func (adopt) check(*table) error                          { return nil }
+
+// repair compares the database with the last emitted state and emits the pages
+// that differ.
+func (d *DB) repair(ctx context.Context) error {
+	err := d.rebase(ctx, differing{})
+	if err == nil {
+		d.log.Info("repaired: the changes that were not captured are one entry", "database", d.opts.Path)
+	}
+	return err
+}
+
+type differing struct{}
+
+func (differing) kind() segment.EntryKind { return segment.Repair }
+
+func (differing) prepare(d *DB, _ *view) (state, uint64, error) {
+	return state{checksum: d.table.sum, commit: d.table.size()}, 0, nil
+}
+
+func (differing) want(_, old, hash uint64) bool { return old != hash }
+func (differing) check(*table) error            { return nil }
+
+// since emits the pages of the commits after a known state, as one merge entry.
+type since struct {
+	from  state
+	found *found
+	dirty bitmap
+}
+
+func (*since) kind() segment.EntryKind     { return segment.Merge }
+func (s *since) want(no, _, _ uint64) bool { return s.dirty.has(no) }
+
+func (s *since) prepare(_ *DB, v *view) (state, uint64, error) {
+	from, err := s.found.frame(s.from, v)
+	if err != nil {
+		return s.from, 0, err
+	}
+	var n uint64
+	for _, c := range v.commits {
+		if c.frame > from {
+			n++
+			v.minSize = min(v.minSize, uint64(c.pages))
+		}
+	}
+	if n == 0 {
+		return s.from, 0, nil
+	}
+	for _, no := range v.pages[from:v.mark.frame] {
+		s.dirty.add(uint64(no))
+	}
+	// What a shrink and a growth did to the pages between is not in the log.
+	for no := min(v.minSize, s.from.commit) + 1; no <= v.size; no++ {
+		s.dirty.add(no)
+	}
+	return s.from, n, nil
+}
+
+func (s *since) check(now *table) error {
+	if s.dirty.n > 0 || now.sum == s.from.checksum && now.size() == s.from.commit {
+		return nil
+	}
+	return fmt.Errorf("%w: checksum %016x over %d pages, the replica's is %016x over %d",
+		ErrDiverged, now.sum, now.size(), s.from.checksum, s.from.commit)
+}

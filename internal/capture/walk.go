@@ -1,0 +1,140 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/outwash/outwash/internal/wal"
+)
+
+// walked is what a walk along the log found.
+type walked struct {
+	from    mark
+	end     mark     // at the last commit frame
+	pages   []uint32 // page number of frame from.frame+1+i; beyond end: uncommitted
+	commits []commit
+}
+
+// commit is one commit frame.
+type commit struct {
+	frame    uint32
+	pages    uint32 // size of the database
+	checksum [2]uint32
+}
+
+// walk follows the checksum chain from m to at most frame last, and stops where
+// it breaks. Nothing is emitted from a log that was not followed to its end.
+// The result is valid until the next walk.
+func (d *DB) walk(m mark, last uint32) (walked, error) {
+	return walk(d.wal, d.table.pageSize, m, last, &d.bufs)
+}
+
+func walk(f *os.File, pageSize uint32, m mark, last uint32, bufs *buffers) (walked, error) {
+	w := walked{from: m, end: m, pages: bufs.pages[:0], commits: bufs.commits[:0]}
+	size := wal.FrameSize(pageSize)
+	chunk := bufs.chunk(max(1, (256<<10)/size) * size)
+	sum, frame := m.checksum, m.frame
+loop:
+	for frame < last {
+		b := chunk[:min(int64(len(chunk)), int64(last-frame)*size)]
+		n, err := f.ReadAt(b, wal.FrameOffset(frame+1, pageSize))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return w, fmt.Errorf("capture: read WAL: %w", err)
+		}
+		b = b[:int64(n)/size*size]
+		if len(b) == 0 {
+			break
+		}
+		for ; len(b) > 0; b = b[size:] {
+			h := wal.ParseFrame(b)
+			if h.Salt != m.salt {
+				break loop
+			}
+			sum = wal.Checksum(m.bigEnd, sum, b[:8])
+			sum = wal.Checksum(m.bigEnd, sum, b[wal.FrameHeaderSize:size])
+			if sum != h.Checksum || h.Page == 0 {
+				break loop
+			}
+			frame++
+			w.pages = append(w.pages, h.Page)
+			if h.Commit != 0 {
+				w.commits = append(w.commits, commit{frame, h.Commit, sum})
+				w.end.frame, w.end.checksum = frame, sum
+			}
+		}
+	}
+	bufs.pages, bufs.commits = w.pages, w.commits
+	return w, nil
+}
+
+func (d *DB) readHeader() (wal.Header, error) {
+	h, err := wal.ReadHeader(d.wal)
+	if err != nil {
+		return h, fmt.Errorf("capture: %s-wal: %w", d.opts.Path, err)
+	}
+	return h, nil
+}
+
+// readFrame reads the page of a frame into b, which has a page's size.
+func readFrame(f *os.File, frame uint32, b []byte) error {
+	if _, err := f.ReadAt(b, wal.FrameOffset(frame, uint32(len(b)))+wal.FrameHeaderSize); err != nil {
+		return fmt.Errorf("capture: read WAL frame %d: %w", frame, err)
+	}
+	return nil
+}
+
+// readPage reads a page of the database file; what is beyond its end is zero.
+func readPage(f *os.File, no uint64, b []byte) error {
+	n, err := f.ReadAt(b, int64(no-1)*int64(len(b)))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("capture: read page %d: %w", no, err)
+	}
+	clear(b[n:])
+	return nil
+}
+
+// reopen keeps a handle in line with the name on disk; false if there is no file.
+func reopen(f **os.File, name string) (bool, error) {
+	now, err := os.Stat(name)
+	if err == nil && *f != nil {
+		if old, err := (*f).Stat(); err == nil && os.SameFile(now, old) {
+			return true, nil
+		}
+	}
+	if *f != nil {
+		(*f).Close()
+		*f = nil
+	}
+	if err == nil {
+		*f, err = os.Open(name)
+	}
+	if err != nil {
+		*f = nil
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return false, fmt.Errorf("capture: %w", err)
+	}
+	return true, nil
+}
+
+// buffers are reused by whoever holds DB.mu.
+type buffers struct {
+	pages   []uint32
+	commits []commit
+	read    []byte
+	order   []uint64
+	patch   gather
+	whole   gather
+	body    []byte
+}
+
+func (b *buffers) chunk(n int64) []byte {
+	if int64(cap(b.read)) < n {
+		b.read = make([]byte, n)
+	}
+	return b.read[:n]
+}

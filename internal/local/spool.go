@@ -1,0 +1,288 @@
+package local
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/outwash/outwash/internal/segment"
+)
+
+// Spool holds captured entries that the store has not acknowledged and the WAL
+// is about to lose. It is a file of self-checking records, so that a torn tail
+// is recognised and one fsync makes everything before it count:
+//
+//	header  magic "OWSPOOL\x01"
+//	record  u64 XXH64 of what follows | u8 type | 3 zero | u32 meta length | u64 body length | body | meta
+//
+// A record's meta is, for an entry, the WAL position before it and
+// segment.AppendEntry; for a join, the position, the checksum there, and the salts
+// that follow.
+// It is not safe for concurrent use; bodies of its entries may be read any time
+// until Reset.
+type Spool struct {
+	dir  *Dir
+	f    *os.File
+	size int64 // end of the last whole record
+	sync bool  // something is written and not synced
+}
+
+// Record is what one spool record says: an entry, or a join.
+type Record struct {
+	Entry  *segment.Entry // Body reads from the spool
+	Before segment.WALPosition
+	Join   *Join
+}
+
+// Join says that the WAL generation with salts Next was started when the one
+// before had been captured up to End, to its end: state at End = state at the
+// start of Next. The zero Next says that the WAL was deleted.
+type Join struct {
+	End      segment.WALPosition
+	Checksum uint64 // of the state at End
+	Next     [2]uint32
+}
+
+const (
+	spoolMagic    = "OWSPOOL\x01"
+	recordHeader  = 24
+	recordEntry   = 1
+	recordJoin    = 2
+	maxMeta       = 1 << 30
+	walPosition   = 24
+	spoolReadSize = 256 << 10
+)
+
+// OpenSpool opens the spool and returns its records; a torn tail is cut off.
+func (d *Dir) OpenSpool() (*Spool, []Record, error) {
+	f, err := os.OpenFile(d.file("spool"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("local: %w", err)
+	}
+	s := &Spool{dir: d, f: f}
+	recs, err := s.read()
+	if err != nil {
+		f.Close()
+		return nil, nil, fmt.Errorf("local: read %s: %w", f.Name(), err)
+	}
+	return s, recs, nil
+}
+
+func (s *Spool) read() ([]Record, error) {
+	fi, err := s.f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	magic := make([]byte, len(spoolMagic))
+	if n, err := s.f.ReadAt(magic, 0); n < len(magic) || string(magic) != spoolMagic {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		if n == len(magic) {
+			return nil, fmt.Errorf("not a spool of this version (starts with %q); move it away to go on without it", magic)
+		}
+		return nil, s.Reset()
+	}
+	var recs []Record
+	s.size = int64(len(spoolMagic))
+	for {
+		rec, end, err := s.readRecord(s.size, fi.Size())
+		if err != nil {
+			return nil, err
+		}
+		if end == 0 {
+			break
+		}
+		recs = append(recs, rec)
+		s.size = end
+	}
+	return recs, s.f.Truncate(s.size)
+}
+
+// readRecord returns end 0 where the valid records stop.
+func (s *Spool) readRecord(off, size int64) (rec Record, end int64, err error) {
+	var h [recordHeader]byte
+	if off+recordHeader > size {
+		return rec, 0, nil
+	}
+	if _, err := s.f.ReadAt(h[:], off); err != nil {
+		return rec, 0, err
+	}
+	be := binary.BigEndian
+	metaLen, bodyLen := int64(be.Uint32(h[12:])), int64(be.Uint64(h[16:]))
+	left := size - off - recordHeader
+	if bodyLen < 0 || bodyLen > left || metaLen > maxMeta || metaLen > left-bodyLen {
+		return rec, 0, nil
+	}
+	sum := xxhash.New()
+	sum.Write(h[8:])
+	if _, err := io.CopyBuffer(sum, io.NewSectionReader(s.f, off+recordHeader, bodyLen), make([]byte, spoolReadSize)); err != nil {
+		return rec, 0, err
+	}
+	meta := make([]byte, metaLen)
+	if _, err := s.f.ReadAt(meta, off+recordHeader+bodyLen); err != nil {
+		return rec, 0, err
+	}
+	sum.Write(meta)
+	if sum.Sum64() != be.Uint64(h[:]) || metaLen < walPosition {
+		return rec, 0, nil
+	}
+	rec.Before = parsePosition(meta)
+	switch h[8] {
+	case recordEntry:
+		if rec.Entry, err = segment.ParseEntry(meta[walPosition:]); err != nil {
+			return rec, 0, err
+		}
+		rec.Entry.Body = s.section(off+recordHeader, bodyLen)
+	case recordJoin:
+		if metaLen != walPosition+16 {
+			return rec, 0, nil
+		}
+		m := meta[walPosition:]
+		rec.Join = &Join{End: rec.Before, Checksum: be.Uint64(m), Next: [2]uint32{be.Uint32(m[8:]), be.Uint32(m[12:])}}
+	default:
+		return rec, 0, fmt.Errorf("record type %d at %d: written by a newer Outwash", h[8], off)
+	}
+	return rec, off + recordHeader + bodyLen + metaLen, nil
+}
+
+func (s *Spool) section(off, n int64) segment.Body { return io.NewSectionReader(s.f, off, n) }
+
+// Append writes e with its body; e.Body reads from the spool afterwards if
+// replace is set. before is the WAL position of the entry before e.
+func (s *Spool) Append(e *segment.Entry, before segment.WALPosition, replace bool) error {
+	w := s.NewEntry()
+	if _, err := io.CopyBuffer(w, io.NewSectionReader(e.Body, 0, e.Body.Size()), make([]byte, min(spoolReadSize, max(e.Body.Size(), 512)))); err != nil {
+		return err
+	}
+	body, err := w.Commit(e, before)
+	if err == nil && replace {
+		e.Body = body
+	}
+	return err
+}
+
+// Join appends a join record.
+func (s *Spool) Join(j Join) error {
+	w := s.newRecord(recordJoin)
+	be := binary.BigEndian
+	meta := be.AppendUint64(appendPosition(nil, j.End), j.Checksum)
+	return w.commit(be.AppendUint32(be.AppendUint32(meta, j.Next[0]), j.Next[1]))
+}
+
+// Sync makes all records durable.
+func (s *Spool) Sync() error {
+	if !s.sync {
+		return nil
+	}
+	if err := s.f.Sync(); err != nil {
+		return fmt.Errorf("local: sync %s: %w", s.f.Name(), err)
+	}
+	s.sync = false
+	return nil
+}
+
+// Size is the spool's length in bytes.
+func (s *Spool) Size() int64 { return s.size }
+
+// Empty reports whether the spool has no records.
+func (s *Spool) Empty() bool { return s.size == int64(len(spoolMagic)) }
+
+// Reset empties the spool.
+func (s *Spool) Reset() error {
+	if err := s.f.Truncate(0); err != nil {
+		return fmt.Errorf("local: %w", err)
+	}
+	if _, err := s.f.WriteAt([]byte(spoolMagic), 0); err != nil {
+		return fmt.Errorf("local: %w", err)
+	}
+	s.size, s.sync = int64(len(spoolMagic)), true
+	return nil
+}
+
+// Close closes the file; bodies can't be read afterwards.
+func (s *Spool) Close() error { return s.f.Close() }
+
+// EntryWriter writes the body of a new entry record, whose size nobody needs to
+// know beforehand. Until Commit the record does not count.
+type EntryWriter struct {
+	s    *Spool
+	off  int64 // of the record
+	n    int64 // body bytes written
+	kind byte
+}
+
+// NewEntry starts a record at the spool's end. Only one may be open.
+func (s *Spool) NewEntry() *EntryWriter { return s.newRecord(recordEntry) }
+
+func (s *Spool) newRecord(kind byte) *EntryWriter {
+	return &EntryWriter{s: s, off: s.size, kind: kind}
+}
+
+// Write appends to the body.
+func (w *EntryWriter) Write(b []byte) (int, error) {
+	n, err := w.s.f.WriteAt(b, w.off+recordHeader+w.n)
+	w.n += int64(n)
+	if err != nil {
+		err = fmt.Errorf("local: %w", err)
+	}
+	return n, err
+}
+
+// Commit completes the record and returns the body, readable from the spool.
+func (w *EntryWriter) Commit(e *segment.Entry, before segment.WALPosition) (segment.Body, error) {
+	if err := w.commit(segment.AppendEntry(appendPosition(nil, before), e)); err != nil {
+		return nil, err
+	}
+	return w.s.section(w.off+recordHeader, w.n), nil
+}
+
+func (w *EntryWriter) commit(meta []byte) error {
+	if len(meta) > maxMeta {
+		return fmt.Errorf("local: spool record of %d bytes", len(meta))
+	}
+	var h [recordHeader]byte
+	h[8] = w.kind
+	binary.BigEndian.PutUint32(h[12:], uint32(len(meta)))
+	binary.BigEndian.PutUint64(h[16:], uint64(w.n))
+	sum := xxhash.New()
+	sum.Write(h[8:])
+	// The header comes first in the hash and is known last: read the body back
+	// (it is in the page cache).
+	if w.n > 0 {
+		if _, err := io.CopyBuffer(sum, io.NewSectionReader(w.s.f, w.off+recordHeader, w.n), make([]byte, min(spoolReadSize, w.n))); err != nil {
+			return fmt.Errorf("local: %w", err)
+		}
+	}
+	sum.Write(meta)
+	binary.BigEndian.PutUint64(h[:], sum.Sum64())
+	_, err := w.s.f.WriteAt(meta, w.off+recordHeader+w.n)
+	if err == nil {
+		_, err = w.s.f.WriteAt(h[:], w.off)
+	}
+	if err != nil {
+		return fmt.Errorf("local: %w", err)
+	}
+	w.s.size = w.off + recordHeader + w.n + int64(len(meta))
+	w.s.sync = true
+	return nil
+}
+
+func appendPosition(b []byte, p segment.WALPosition) []byte {
+	be := binary.BigEndian
+	b = be.AppendUint32(be.AppendUint32(b, p.Salt[0]), p.Salt[1])
+	b = be.AppendUint64(b, p.Frame)
+	return be.AppendUint32(be.AppendUint32(b, p.Checksum[0]), p.Checksum[1])
+}
+
+func parsePosition(b []byte) segment.WALPosition {
+	be := binary.BigEndian
+	return segment.WALPosition{
+		Salt:     [2]uint32{be.Uint32(b), be.Uint32(b[4:])},
+		Frame:    be.Uint64(b[8:]),
+		Checksum: [2]uint32{be.Uint32(b[16:]), be.Uint32(b[20:])},
+	}
+}

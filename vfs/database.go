@@ -1,0 +1,310 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/vfs"
+	"github.com/outwash/outwash/internal/capture"
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/replicate"
+)
+
+// hooks are for tests.
+type hooks struct {
+	failpoint func(name string) error
+	off       map[string]bool // gates, see capture.Options
+}
+
+// database is one replicated file of this process: its capture, its engine, and
+// how many connections it has. It outlives connections, because pools open and
+// close them per query.
+type database struct {
+	path string
+	opts Options
+	p    params
+	log  *slog.Logger
+	set  *databases
+
+	ready    chan struct{} // closed when start has ended
+	startErr error
+	started  bool // under set.mu: capture and engine are there
+
+	dir     *local.Dir
+	capture *capture.DB
+	engine  *replicate.Engine
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	refs     int
+	closed   bool
+	patience bool // the store took what the last close waited for, or none has waited
+	idle     *time.Timer
+
+	shut atomic.Bool // writes fail
+	told atomic.Bool // a refused write has been logged
+}
+
+func (o Options) logger() *slog.Logger {
+	if o.Logger == nil {
+		return slog.Default()
+	}
+	return o.Logger
+}
+
+// open returns the database with this path, started and referenced.
+func (v *replicated) open(path string, p params) (*database, error) {
+	for {
+		set := v.databases
+		set.mu.Lock()
+		db := set.byPath[path]
+		if db == nil {
+			db = &database{
+				path: path, opts: v.opts, p: p, set: set, patience: true,
+				log: v.opts.logger().With("database", path), ready: make(chan struct{}),
+			}
+			set.byPath[path] = db
+			set.mu.Unlock()
+			db.startErr = db.start(v)
+			set.mu.Lock()
+			db.started = db.startErr == nil
+			if !db.started {
+				delete(set.byPath, path)
+			}
+			set.mu.Unlock()
+			close(db.ready)
+		} else {
+			set.mu.Unlock()
+			<-db.ready
+		}
+		if db.startErr != nil {
+			return nil, db.startErr
+		}
+		if db.p.replica != p.replica && p.replica != "" {
+			return nil, fmt.Errorf("vfs: %s is already replicated to %s in this process", path, db.engine.Status().Replica)
+		}
+		if !db.acquire() {
+			continue // it was just closed: begin again
+		}
+		if err := db.decided(p.openTimeout); err != nil {
+			db.release()
+			return nil, err
+		}
+		return db, nil
+	}
+}
+
+// start connects store, local state, capture and engine.
+func (db *database) start(v *replicated) (err error) {
+	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
+		return fmt.Errorf("vfs: replication is not supported on %s yet", runtime.GOOS)
+	}
+	store, err := v.store(db.path, db.p)
+	if err != nil {
+		return err
+	}
+	if db.dir, err = local.Open(db.path); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			db.dir.Close()
+		}
+	}()
+	db.capture, err = capture.Open(capture.Options{
+		Path: db.path, Dir: db.dir, VFS: db.opts.Base, Logger: db.log,
+		Failpoint: db.opts.hooks.failpoint, Off: db.opts.hooks.off,
+	})
+	if err != nil {
+		return err
+	}
+	o := replicate.EngineOptions{
+		Store: store, Source: db.capture, Local: db.dir, Database: db.path,
+		MaxLag: db.p.maxLag, Logger: db.log, OnState: db.opts.OnState, Failpoint: db.opts.hooks.failpoint,
+	}
+	if db.p.restore == RestoreAuto {
+		o.Restore = func(ctx context.Context, _ replicate.Tail) error {
+			r, err := replicate.Restore(ctx, replicate.RestoreOptions{Store: store, Output: db.path, Force: emptyFile(db.path), Logger: db.log})
+			if err == nil {
+				db.log.Info("restored", "txid", r.TXID, "bytes", r.Bytes)
+			}
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	db.cancel = cancel
+	db.engine = replicate.Open(ctx, o)
+	db.running.Go(func() { db.capture.Run(ctx) })
+	return nil
+}
+
+// store opens the database's store.
+func (v *replicated) store(path string, p params) (replicate.Store, error) {
+	if p.replica == "" && v.opts.Store != nil {
+		s, err := v.opts.Store(path)
+		if err != nil || s != nil {
+			return s, err
+		}
+	}
+	u, err := v.replicaURL(path, p)
+	if err != nil {
+		return nil, err
+	}
+	return replicate.OpenStore(context.Background(), u)
+}
+
+// decided waits until it is known whether the database may be used.
+func (db *database) decided(limit time.Duration) error {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-db.engine.Decided():
+		if err := errors.Join(db.engine.WriteError(), db.engine.Err()); err != nil {
+			return err
+		}
+		return nil
+	case <-t.C:
+		s := db.engine.Status()
+		return fmt.Errorf("vfs: %s: it is not known yet how the database relates to its replica %s (%s %s); "+
+			"it is being found out, try again, or raise replica_open_timeout (%s)", db.path, s.Replica, s.State, s.Error, limit)
+	}
+}
+
+// acquire adds a connection; false if the database has been closed.
+func (db *database) acquire() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return false
+	}
+	db.refs++
+	if db.idle != nil {
+		db.idle.Stop()
+		db.idle = nil
+	}
+	return true
+}
+
+// release takes a connection away. After the last one it waits for the store.
+func (db *database) release() {
+	db.mu.Lock()
+	db.refs--
+	last, patience := db.refs == 0, db.patience
+	db.mu.Unlock()
+	if !last {
+		return
+	}
+	ended := db.engine.Err() != nil || db.engine.WriteError() != nil
+	// A store that did not answer the last close is not waited for again until
+	// it has caught up, so that pools that close often aren't held up by it.
+	if limit := db.p.closeTimeout; limit > 0 && !ended && (patience || db.capture.Backlog().Entries == 0) {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		_, err := db.sync(ctx)
+		cancel()
+		if err != nil {
+			db.log.Warn("closed before everything was in the replica; the next open or Shutdown goes on", "error", err)
+		}
+		db.mu.Lock()
+		db.patience = err == nil
+		db.mu.Unlock()
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.refs > 0 || db.closed {
+		return
+	}
+	wait := db.opts.IdleTimeout
+	if wait <= 0 {
+		wait = time.Minute
+	}
+	if ended {
+		wait = 0 // the next open decides anew
+	}
+	db.idle = time.AfterFunc(wait, db.closeIdle)
+}
+
+func (db *database) closeIdle() {
+	db.mu.Lock()
+	idle := db.refs == 0 && !db.closed && (db.capture.Backlog().Entries == 0 || db.engine.Err() != nil)
+	if db.refs == 0 && !db.closed && !idle {
+		db.idle = time.AfterFunc(time.Second, db.closeIdle) // the store has still to take something
+	}
+	db.mu.Unlock()
+	if idle {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := db.shutdown(ctx); err != nil {
+			db.log.Warn("idle database closed", "error", err)
+		}
+	}
+}
+
+// sync captures what is committed and waits until the store has it.
+func (db *database) sync(ctx context.Context) (uint64, error) {
+	if err := db.capture.Capture(); err != nil {
+		return 0, err
+	}
+	return db.engine.Sync(ctx)
+}
+
+// shutdown ends the database: its engine drains until ctx ends.
+func (db *database) shutdown(ctx context.Context) error {
+	<-db.ready
+	db.mu.Lock()
+	if db.closed || db.startErr != nil {
+		db.mu.Unlock()
+		return nil
+	}
+	db.closed = true
+	if db.idle != nil {
+		db.idle.Stop()
+	}
+	db.mu.Unlock()
+	err := db.capture.Capture()
+	db.shut.Store(true)
+	err = errors.Join(err, db.engine.Close(ctx))
+	db.cancel()
+	db.running.Wait()
+	err = errors.Join(err, db.capture.Close(), db.dir.Close())
+	db.set.mu.Lock()
+	if db.set.byPath[db.path] == db {
+		delete(db.set.byPath, db.path)
+	}
+	db.set.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("vfs: %s: %w", db.path, err)
+	}
+	return nil
+}
+
+var errShut = errors.New("vfs: replication of this database was shut down: close its connections and open them again")
+
+// writeError is why writes to the database must fail; nil while they may.
+func (db *database) writeError() error {
+	if db.shut.Load() {
+		return errShut
+	}
+	return db.engine.WriteError()
+}
+
+// refuse makes SQLite fail a write as on a read-only database.
+func (db *database) refuse(err error) error {
+	if !db.told.Swap(true) {
+		db.log.Error("write refused", "error", err)
+	}
+	return vfs.SystemError(err, sqlite3.READONLY)
+}
+
+func emptyFile(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Size() == 0
+}

@@ -1,0 +1,207 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/util/vfsutil"
+	"github.com/ncruces/go-sqlite3/vfs"
+	"github.com/outwash/outwash/internal/wal"
+)
+
+// mainFile is one connection's handle of a replicated database file.
+type mainFile struct {
+	vfs.File
+	db   *database
+	conn *sqlite3.Conn
+	lock vfs.LockLevel
+
+	checkpoint bool  // between CheckpointStart and CheckpointDone
+	refused    error // why the checkpoint must not happen
+	rollback   bool  // a hot journal is being played back
+}
+
+var (
+	_ vfs.FileUnwrap             = (*mainFile)(nil)
+	_ vfs.FileLockState          = (*mainFile)(nil)
+	_ vfs.FilePersistWAL         = (*mainFile)(nil)
+	_ vfs.FilePowersafeOverwrite = (*mainFile)(nil)
+	_ vfs.FileChunkSize          = (*mainFile)(nil)
+	_ vfs.FileSizeHint           = (*mainFile)(nil)
+	_ vfs.FileHasMoved           = (*mainFile)(nil)
+	_ vfs.FileOverwrite          = (*mainFile)(nil)
+	_ vfs.FileSync               = (*mainFile)(nil)
+	_ vfs.FileCommitPhaseTwo     = (*mainFile)(nil)
+	_ vfs.FileBatchAtomicWrite   = (*mainFile)(nil)
+	_ vfs.FileCheckpoint         = (*mainFile)(nil)
+	_ vfs.FilePragma             = (*mainFile)(nil)
+	_ vfs.FileBusyHandler        = (*mainFile)(nil)
+	_ vfs.FileSharedMemory       = (*mainFile)(nil)
+)
+
+func (f *mainFile) Unwrap() vfs.File               { return f.File }
+func (f *mainFile) LockState() vfs.LockLevel       { return vfsutil.WrapLockState(f.File) }
+func (f *mainFile) SetPersistWAL(b bool)           { vfsutil.WrapSetPersistWAL(f.File, b) }
+func (f *mainFile) PowersafeOverwrite() bool       { return vfsutil.WrapPowersafeOverwrite(f.File) }
+func (f *mainFile) SetPowersafeOverwrite(b bool)   { vfsutil.WrapSetPowersafeOverwrite(f.File, b) }
+func (f *mainFile) ChunkSize(n int)                { vfsutil.WrapChunkSize(f.File, n) }
+func (f *mainFile) SizeHint(n int64) error         { return vfsutil.WrapSizeHint(f.File, n) }
+func (f *mainFile) HasMoved() (bool, error)        { return vfsutil.WrapHasMoved(f.File) }
+func (f *mainFile) Overwrite() error               { return vfsutil.WrapOverwrite(f.File) }
+func (f *mainFile) SyncSuper(s string) error       { return vfsutil.WrapSyncSuper(f.File, s) }
+func (f *mainFile) BeginAtomicWrite() error        { return vfsutil.WrapBeginAtomicWrite(f.File) }
+func (f *mainFile) CommitAtomicWrite() error       { return vfsutil.WrapCommitAtomicWrite(f.File) }
+func (f *mainFile) RollbackAtomicWrite() error     { return vfsutil.WrapRollbackAtomicWrite(f.File) }
+func (f *mainFile) BusyHandler(h func() bool)      { vfsutil.WrapBusyHandler(f.File, h) }
+func (f *mainFile) SharedMemory() vfs.SharedMemory { return vfsutil.WrapSharedMemory(f.File) }
+
+// SetDB is SQLITE_FCNTL_PDB: the driver tells a file which connection it is of.
+func (f *mainFile) SetDB(conn any) { f.conn, _ = conn.(*sqlite3.Conn) }
+
+func (f *mainFile) Lock(l vfs.LockLevel) error {
+	err := f.File.Lock(l)
+	if err == nil {
+		f.lock = l
+	}
+	return err
+}
+
+func (f *mainFile) Unlock(l vfs.LockLevel) error {
+	f.lock = l
+	if l <= vfs.LOCK_SHARED {
+		f.rollback = false
+	}
+	return f.File.Unlock(l)
+}
+
+// WriteAt lets checkpoints write. Outside of them a write is a commit in a
+// rollback-journal mode, which isn't captured: only the one that puts a database
+// into WAL mode, before anything of it is replicated, may pass.
+func (f *mainFile) WriteAt(p []byte, off int64) (int, error) {
+	switch {
+	case f.checkpoint:
+		if f.refused != nil { // Size has failed the checkpoint before
+			return 0, vfs.SystemError(f.refused, sqlite3.IOERR_WRITE)
+		}
+	case f.rollback:
+	case f.db.capture.Empty() && off == 0 && len(p) >= 100 && p[18] == 2 && p[19] == 2:
+	default:
+		return 0, f.db.refuse(errRollbackMode)
+	}
+	return f.File.WriteAt(p, off)
+}
+
+var errRollbackMode = errors.New("vfs: a write in a rollback-journal mode is not replicated yet: " +
+	"open the database in WAL mode (add _pragma=journal_mode(wal) to the DSN)")
+
+// CheckpointStart is SQLITE_FCNTL_CKPT_START. It can't fail; Size, which SQLite
+// calls next, does it instead.
+func (f *mainFile) CheckpointStart() {
+	f.checkpoint = true
+	if f.refused = f.db.capture.BeforeCheckpoint(); f.refused != nil {
+		f.db.log.Warn("checkpoint put off", "error", f.refused)
+	}
+	vfsutil.WrapCheckpointStart(f.File)
+}
+
+func (f *mainFile) CheckpointDone() {
+	f.checkpoint = false
+	vfsutil.WrapCheckpointDone(f.File)
+}
+
+// Size fails a checkpoint that must not happen: busy, so that it's tried again;
+// at the last close (which holds EXCLUSIVE) with an I/O error, because there
+// SQLite takes busy for done and drops the WAL.
+func (f *mainFile) Size() (int64, error) {
+	if f.checkpoint && f.refused != nil {
+		if f.lock < vfs.LOCK_EXCLUSIVE {
+			return 0, sqlite3.BUSY
+		}
+		return 0, vfs.SystemError(f.refused, sqlite3.IOERR_FSTAT)
+	}
+	return f.File.Size()
+}
+
+// PersistWAL keeps the WAL when the last close could not checkpoint it.
+func (f *mainFile) PersistWAL() bool {
+	return f.refused != nil || vfsutil.WrapPersistWAL(f.File)
+}
+
+// CommitPhaseTwo runs when a transaction is committed and visible, before COMMIT
+// returns; in WAL mode no lock is held any more.
+func (f *mainFile) CommitPhaseTwo() error {
+	err := vfsutil.WrapCommitPhaseTwo(f.File)
+	if err == nil || err == sqlite3.NOTFOUND {
+		f.db.capture.Signal()
+	}
+	return err
+}
+
+func (f *mainFile) Close() error {
+	err := f.File.Close()
+	f.db.release()
+	return err
+}
+
+// context is the connection's: interrupting the statement ends what waits.
+func (f *mainFile) context() context.Context {
+	if f.conn != nil {
+		return f.conn.GetInterrupt()
+	}
+	return context.Background()
+}
+
+// walFile is one connection's handle of the WAL.
+type walFile struct {
+	vfs.File
+	main *mainFile
+}
+
+var (
+	_ vfs.FileUnwrap             = (*walFile)(nil)
+	_ vfs.FilePowersafeOverwrite = (*walFile)(nil)
+	_ vfs.FileSizeHint           = (*walFile)(nil)
+	_ vfs.FileLockState          = (*walFile)(nil)
+)
+
+func (f *walFile) Unwrap() vfs.File             { return f.File }
+func (f *walFile) PowersafeOverwrite() bool     { return vfsutil.WrapPowersafeOverwrite(f.File) }
+func (f *walFile) SetPowersafeOverwrite(b bool) { vfsutil.WrapSetPowersafeOverwrite(f.File, b) }
+func (f *walFile) SizeHint(n int64) error       { return vfsutil.WrapSizeHint(f.File, n) }
+func (f *walFile) LockState() vfs.LockLevel     { return vfsutil.WrapLockState(f.File) }
+
+func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
+	db := f.main.db
+	if err := db.writeError(); err != nil {
+		return 0, db.refuse(err)
+	}
+	if off != 0 || len(p) != wal.HeaderSize {
+		return f.File.WriteAt(p, off)
+	}
+	h, err := wal.ParseHeader(p)
+	if err != nil {
+		return 0, vfs.SystemError(err, sqlite3.IOERR_WRITE)
+	}
+	n := 0
+	var written error
+	err = db.capture.Restart(h, func() error {
+		n, written = f.File.WriteAt(p, off)
+		return written
+	})
+	if err != nil && written == nil {
+		db.log.Warn("the WAL can't start over yet", "error", err)
+		return 0, vfs.SystemError(err, sqlite3.BUSY)
+	}
+	return n, written
+}
+
+func (f *walFile) Truncate(size int64) error {
+	if size == 0 {
+		if err := f.main.db.capture.BeforeTruncate(); err != nil {
+			f.main.db.log.Warn("the WAL is not truncated yet", "error", err)
+			return vfs.SystemError(err, sqlite3.IOERR_TRUNCATE)
+		}
+	}
+	return f.File.Truncate(size)
+}

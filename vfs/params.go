@@ -1,0 +1,94 @@
+package vfs
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outwash/outwash/replicate"
+)
+
+// params is what a DSN says about replication.
+type params struct {
+	replica      string // "": nothing
+	restore      RestoreMode
+	maxLag       time.Duration
+	openTimeout  time.Duration
+	closeTimeout time.Duration
+}
+
+// mentions reports whether a name speaks of replication at all: ATTACH and
+// VACUUM INTO name files that don't.
+func mentions(q url.Values) bool {
+	for k := range q {
+		if k == "vfs" || k == "replica" || strings.HasPrefix(k, "replica_") {
+			return true
+		}
+	}
+	return false
+}
+
+// strayKeys are parameters of replica URLs: in a DSN they come from a URL that
+// was not escaped.
+var strayKeys = []string{"endpoint", "region", "force-path-style"}
+
+// parseParams reads the DSN's keys over the options.
+func parseParams(q url.Values, o Options) (params, error) {
+	p := params{
+		restore: o.Restore, maxLag: o.MaxLag,
+		openTimeout: o.OpenTimeout, closeTimeout: o.CloseTimeout,
+	}
+	if p.restore == "" {
+		p.restore = RestoreNever
+	}
+	for k, values := range q {
+		v := values[len(values)-1]
+		var err error
+		switch {
+		case k == "replica":
+			p.replica = v
+		case k == "replica_restore":
+			p.restore = RestoreMode(v)
+		case k == "replica_max_lag":
+			if p.maxLag, err = duration(v); p.maxLag == 0 {
+				p.maxLag = replicate.AsFast
+			}
+		case k == "replica_open_timeout":
+			p.openTimeout, err = duration(v)
+		case k == "replica_close_timeout":
+			if p.closeTimeout, err = duration(v); p.closeTimeout == 0 {
+				p.closeTimeout = -1
+			}
+		case strings.HasPrefix(k, "replica_"):
+			return p, fmt.Errorf("vfs: unknown parameter %s: known are replica, replica_restore, replica_max_lag, replica_open_timeout, replica_close_timeout", k)
+		case slices.Contains(strayKeys, k):
+			return p, fmt.Errorf("vfs: parameter %s belongs to the replica's URL, which must be escaped inside a DSN: use vfs.DSN, or url.QueryEscape", k)
+		}
+		if err != nil {
+			return p, fmt.Errorf("vfs: parameter %s: %w", k, err)
+		}
+	}
+	if p.restore != RestoreNever && p.restore != RestoreAuto {
+		return p, fmt.Errorf("vfs: replica_restore=%s: must be never or auto", p.restore)
+	}
+	if p.openTimeout <= 0 {
+		p.openTimeout = 5 * time.Second
+	}
+	if p.closeTimeout == 0 {
+		p.closeTimeout = 5 * time.Second
+	}
+	return p, nil
+}
+
+func duration(s string) (time.Duration, error) {
+	if s == "0" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is no duration such as 500ms, 1s or 0", s)
+	}
+	return d, nil
+}
