@@ -1,0 +1,160 @@
+package s3store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/outwash/outwash/internal/objstore"
+)
+
+// deleteBatch is the most keys that one DeleteObjects takes.
+const deleteBatch = 1000
+
+// List implements objstore.Store.
+func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) {
+		base := s.fullKey("") // ends in a slash, or is empty
+		in := &s3.ListObjectsV2Input{Bucket: &s.t.bucket, Prefix: aws.String(base + prefix)}
+		if after != "" {
+			in.StartAfter = aws.String(base + after)
+		}
+		last := after
+		for {
+			var out *s3.ListObjectsV2Output
+			err := s.retry(ctx, "list", prefix, func(a *attempt) (err error) {
+				out, err = s.client.ListObjectsV2(a.ctx, in, s.call)
+				return err
+			})
+			if err != nil {
+				if f := factsOf(err); f.status == 404 && errors.Is(err, objstore.ErrNotExist) {
+					// Some servers say no more than "not found" of a bucket.
+					err = &storeError{strings.Replace(err.Error(), objstore.ErrNotExist.Error(), objstore.ErrNoBucket.Error(), 1), []error{objstore.ErrNoBucket}}
+				}
+				yield(objstore.Info{}, err)
+				return
+			}
+			for _, o := range out.Contents {
+				key, ok := strings.CutPrefix(aws.ToString(o.Key), base)
+				if !ok || key == "" || key <= after {
+					continue // a "directory"; a server that ignores StartAfter
+				}
+				if key <= last {
+					yield(objstore.Info{}, s.fail("list", prefix, fmt.Errorf("%w: the server lists %q after %q, out of order", objstore.ErrUnsupported, key, last)))
+					return
+				}
+				last = key
+				info := objstore.Info{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified), ETag: aws.ToString(o.ETag)}
+				if !yield(info, nil) {
+					return
+				}
+			}
+			if !aws.ToBool(out.IsTruncated) {
+				return
+			}
+			if aws.ToString(out.NextContinuationToken) == "" {
+				yield(objstore.Info{}, s.fail("list", prefix, fmt.Errorf("%w: the server cuts the listing and does not say where it goes on", objstore.ErrUnsupported)))
+				return
+			}
+			in.StartAfter = nil
+			in.ContinuationToken = out.NextContinuationToken
+		}
+	}
+}
+
+// Delete implements objstore.Store. A single key takes DeleteObject, which every
+// server has.
+func (s *store) Delete(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		if err := objstore.CheckKey(key); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for len(keys) > 0 {
+		n := min(len(keys), deleteBatch)
+		var err error
+		if n == 1 {
+			err = s.deleteOne(ctx, keys[0])
+		} else {
+			err = s.deleteMany(ctx, keys[:n])
+		}
+		if err != nil {
+			errs = append(errs, err)
+			if !isPermanent(err) {
+				break // the next batch would wait as long, in vain
+			}
+		}
+		keys = keys[n:]
+	}
+	return errors.Join(errs...)
+}
+
+func (s *store) deleteOne(ctx context.Context, key string) error {
+	err := s.retry(ctx, "delete", key, func(a *attempt) error {
+		_, err := s.client.DeleteObject(a.ctx, &s3.DeleteObjectInput{Bucket: &s.t.bucket, Key: aws.String(s.fullKey(key))}, s.call)
+		return err
+	})
+	if errors.Is(err, objstore.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// deleteMany asks anew for the keys that failed for a passing reason.
+func (s *store) deleteMany(ctx context.Context, keys []string) error {
+	var final []error
+	err := s.retry(ctx, "delete", keys[0], func(a *attempt) error {
+		ids := make([]types.ObjectIdentifier, len(keys))
+		for i, key := range keys {
+			ids[i].Key = aws.String(s.fullKey(key))
+		}
+		out, err := s.client.DeleteObjects(a.ctx, &s3.DeleteObjectsInput{
+			Bucket: &s.t.bucket,
+			Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
+		}, s.call)
+		if err != nil {
+			return err
+		}
+		var again []string
+		var passing error
+		for _, e := range out.Errors {
+			key := strings.TrimPrefix(aws.ToString(e.Key), s.fullKey(""))
+			err := &keyError{code: aws.ToString(e.Code), message: aws.ToString(e.Message)}
+			switch v := s.judge(err); {
+			case v.kind == objstore.ErrNotExist:
+			case v.retry:
+				again, passing = append(again, key), err
+			default:
+				final = append(final, s.fail("delete", key, err))
+			}
+		}
+		if passing != nil {
+			keys = again
+		}
+		return passing
+	})
+	if err != nil {
+		final = append(final, err)
+	}
+	const shown = 5 // of a thousand that say the same
+	if len(final) > shown {
+		final = append(final[:shown:shown], fmt.Errorf("s3store: delete: %d more objects failed: %w", len(final)-shown, final[len(final)-1]))
+	}
+	return errors.Join(final...)
+}
+
+// keyError is what DeleteObjects says of one key. It is a smithy.APIError.
+type keyError struct{ code, message string }
+
+func (e *keyError) Error() string                 { return e.code + ": " + e.message }
+func (e *keyError) ErrorCode() string             { return e.code }
+func (e *keyError) ErrorMessage() string          { return e.message }
+func (e *keyError) ErrorFault() smithy.ErrorFault { return smithy.FaultUnknown }

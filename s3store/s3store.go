@@ -1,0 +1,270 @@
+// Package s3store keeps replicas in Amazon S3 and in servers that speak its
+// protocol. Importing it makes s3:// URLs work everywhere in Outwash:
+//
+//	import _ "github.com/outwash/outwash/s3store"
+//
+// # URLs
+//
+//	s3://BUCKET/PATH
+//	s3://BUCKET/PATH?region=eu-central-1
+//	s3://BUCKET/PATH?endpoint=https://minio.example.com&force-path-style=true
+//	s3://BUCKET/PATH?endpoint=127.0.0.1:9000
+//	s3://arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME/PATH
+//	s3://arn:aws:s3:::BUCKET/PATH
+//
+// PATH is taken literally (no %-decoding), as the AWS command line does. The
+// parameters, %-encoded where they must be:
+//
+//	endpoint          server, if it is not AWS. Without a scheme it is https, or
+//	                  http for loopback and private addresses. Default: AWS_ENDPOINT_URL_S3,
+//	                  AWS_ENDPOINT_URL, or what the AWS configuration file says.
+//	region            default: AWS_REGION, the configuration file, else us-east-1.
+//	                  At AWS a bucket that turns out to be elsewhere is followed there.
+//	force-path-style  true: https://server/bucket/key; false: https://bucket.server/key.
+//	                  Default: false, but true for IP addresses and localhost, and for
+//	                  buckets with dots or upper-case letters.
+//
+// Credentials come from where the AWS SDK looks for them: environment, shared
+// configuration (AWS_PROFILE), web identity, container and instance roles. They
+// never go into the URL. AWS_CA_BUNDLE and the usual proxy variables are honoured.
+//
+// # What it needs
+//
+// Permissions: s3:GetObject, s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload
+// on BUCKET/PATH/*, s3:ListBucket on BUCKET. Without s3:ListBucket S3 answers
+// "forbidden" for objects that do not exist.
+//
+// Conditional writes (If-None-Match: * on PUT): AWS, MinIO, R2, versitygw and
+// others have them. A server that refuses them gives ErrUnsupported; one that
+// ignores them can't be told from one that has them without a probe, which is
+// the caller's business. S3 Express One Zone directory buckets list without order
+// and are refused.
+//
+// A crash in the middle of a large upload leaves its parts in the bucket, unseen
+// by listings. A lifecycle rule AbortIncompleteMultipartUpload removes them.
+//
+// Sources: Amazon S3 API Reference, actions PutObject, CreateMultipartUpload,
+// UploadPart, CompleteMultipartUpload, GetObject, ListObjectsV2, DeleteObjects,
+// and "Error responses"; S3 User Guide, "Conditional requests" and
+// "Referencing access points".
+package s3store
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/outwash/outwash/internal/objstore"
+)
+
+func init() {
+	objstore.Register("s3", func(ctx context.Context, rawURL string) (objstore.Store, error) {
+		return Open(ctx, rawURL)
+	})
+}
+
+// Options tune a store. The zero value means the defaults.
+type Options struct {
+	// PartSize is how large, in bytes, the parts of a large upload are, and up to
+	// where an object is uploaded in one request. From 5 MiB (which S3 demands)
+	// to 5 GiB; default 8 MiB. An upload has at most 10,000 parts.
+	PartSize int64
+	// Concurrency is how many parts of one upload are under way at a time.
+	// Default 2. An upload holds at most (Concurrency+1) * PartSize bytes.
+	Concurrency int
+	// Attempts is how often one request is tried. Between attempts there is a
+	// pause that doubles from 0.1 s to 5 s, with jitter. Default 8: about 10 s
+	// of pauses.
+	Attempts int
+	// ResponseTimeout is how long a request may make no progress: neither a
+	// part of its body taken nor the response begun. Default 60 s. Completing a
+	// multipart upload may take five times as long, as the server may copy.
+	ResponseTimeout time.Duration
+	// StallTimeout is how long the body of a response may stop flowing before
+	// the rest is asked for anew. Default 30 s.
+	StallTimeout time.Duration
+	// ForcePathStyle is the URL parameter force-path-style=true.
+	ForcePathStyle bool
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.PartSize == 0 {
+		o.PartSize = 8 << 20
+	}
+	if o.PartSize < minPart || o.PartSize > maxPart {
+		return o, fmt.Errorf("s3store: Options.PartSize is %d, must be from %d to %d: %w", o.PartSize, int64(minPart), int64(maxPart), objstore.ErrConfig)
+	}
+	if o.Concurrency <= 0 {
+		o.Concurrency = 2
+	}
+	if o.Attempts <= 0 {
+		o.Attempts = 8
+	}
+	if o.ResponseTimeout <= 0 {
+		o.ResponseTimeout = time.Minute
+	}
+	if o.StallTimeout <= 0 {
+		o.StallTimeout = 30 * time.Second
+	}
+	return o, nil
+}
+
+// Open opens the store that an s3:// URL names, with credentials and region from
+// the environment (see the package documentation). It makes no request to the
+// bucket. Errors wrap ErrConfig (URL, AWS configuration) or ErrUnsupported
+// (S3 Express, kinds of ARN).
+//
+// The store is safe for concurrent use. Its errors wrap the Err values of
+// package replicate's Store and say what to do.
+func Open(ctx context.Context, rawURL string) (objstore.Store, error) {
+	t, err := parseURL(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	// No HTTP client of our own: where AWS_CA_BUNDLE is set, the SDK accepts only
+	// its own kind.
+	cfg, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("s3store: %w", err)
+		}
+		return nil, fmt.Errorf("s3store: AWS configuration (environment, shared configuration files): %w: %w", objstore.ErrConfig, err)
+	}
+	return newStore(cfg, t, Options{})
+}
+
+// New returns a store for programs that have an aws.Config: bucket is a name or
+// an access point ARN, prefix the path in it, without which keys lie at its top.
+// Endpoint, region, credentials and HTTP client are cfg's; its retryer is not
+// used, as the store retries by itself. It makes no request. Errors wrap
+// ErrConfig or ErrUnsupported.
+//
+// The store is safe for concurrent use.
+func New(cfg aws.Config, bucket, prefix string, opts Options) (objstore.Store, error) {
+	t := target{bucket: bucket}
+	if strings.HasPrefix(bucket, "arn:") {
+		var rest string
+		var err error
+		if t, rest, err = parseARN(bucket); err != nil {
+			return nil, fmt.Errorf("s3store: bucket %q: %w", bucket, err)
+		} else if rest != "" {
+			return nil, fmt.Errorf("s3store: bucket %q: the path %q belongs into prefix: %w", bucket, rest, objstore.ErrConfig)
+		}
+	} else if err := checkBucket(bucket); err != nil {
+		return nil, fmt.Errorf("s3store: bucket %q: %w", objstore.Redact(bucket), err)
+	}
+	var err error
+	if t.prefix, err = cleanPrefix(prefix); err != nil {
+		return nil, fmt.Errorf("s3store: prefix %q: %w", prefix, err)
+	}
+	if opts.ForcePathStyle {
+		t.pathStyle, t.styleGiven = true, true
+	}
+	return newStore(cfg, t, opts)
+}
+
+// store implements objstore.Store.
+type store struct {
+	t      target
+	opts   Options
+	client *s3.Client
+	creds  aws.CredentialsProvider
+	// region is set once the bucket has turned out to be in another one.
+	region atomic.Pointer[string]
+	// pause waits between attempts; tests don't.
+	pause func(context.Context, time.Duration) error
+}
+
+func newStore(cfg aws.Config, t target, opts Options) (*store, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &store{opts: opts, pause: sleep}
+	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
+		endpoint := t.endpoint
+		if endpoint == "" && o.BaseEndpoint != nil {
+			endpoint = *o.BaseEndpoint // the environment's or the configuration file's
+		}
+		if t, err = t.settle(endpoint, o.Region); err != nil {
+			return
+		}
+		o.BaseEndpoint = nil
+		if t.endpoint != "" {
+			o.BaseEndpoint = &t.endpoint
+		}
+		o.Region = t.region
+		o.UsePathStyle = t.pathStyle
+		if t.checksumsRequired {
+			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		} else {
+			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
+			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+		}
+		o.DisableLogOutputChecksumValidationSkipped = true
+		// We retry by ourselves: the SDK's retryer stops at its token bucket's
+		// end, and does not retry 409 and bare 429.
+		o.Retryer = aws.NopRetryer{}
+		o.RetryMaxAttempts = 0
+		s.creds = o.Credentials
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.t = t
+	return s, nil
+}
+
+// String is the store's URL: bucket and path, and the server if it is not AWS.
+func (s *store) String() string {
+	u := "s3://" + s.t.bucket
+	if s.t.prefix != "" {
+		u += "/" + s.t.prefix
+	}
+	if s.t.endpoint != "" {
+		u += "?endpoint=" + s.t.endpoint
+	}
+	return u
+}
+
+// name is an object in messages.
+func (s *store) name(key string) string { return "s3://" + s.t.bucket + "/" + s.fullKey(key) }
+
+func (s *store) fullKey(key string) string {
+	if s.t.prefix == "" {
+		return key
+	}
+	return s.t.prefix + "/" + key
+}
+
+// call is what every request is made with.
+func (s *store) call(o *s3.Options) {
+	if r := s.region.Load(); r != nil {
+		o.Region = *r
+	}
+}
+
+// backoff is the pause after the nth failure in a row, counting from 1.
+func backoff(n int) time.Duration {
+	d := min(100*time.Millisecond<<min(n-1, 10), 5*time.Second)
+	return d/2 + rand.N(d/2)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
