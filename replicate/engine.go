@@ -2,10 +2,17 @@ package replicate
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/segment"
 )
 
 const (
@@ -49,39 +56,272 @@ type EngineOptions struct {
 // An Engine replicates one database to one store, in one goroutine. Its methods
 // are safe for concurrent use.
 type Engine struct {
-	opts EngineOptions
+	opts    EngineOptions
+	log     *slog.Logger
+	clock   Clock
+	session ID
+	owner   Owner
+
+	group   errgroup.Group
+	stop    context.CancelCauseFunc
+	decided chan struct{}
+	begun   chan struct{} // closed once the source emits and Sync can count
+	closing chan struct{} // closed by Close
+	done    chan struct{}
+	kick    chan struct{} // Sync or Close wants attention
+
+	writeErr atomic.Pointer[error]
+
+	// Of the engine's goroutine alone.
+	end     lineEnd
+	lineage local.Lineage
+	claimed bool             // this session's claim is in the line
+	pending []*segment.Entry // taken from the source, not acknowledged
+	// exportPageSize is the database's, as the evidence said.
+	exportPageSize uint32
+
+	// ack makes acknowledging and counting one step.
+	ack     sync.Mutex
+	acked   uint64 // TXIDs of the source's entries acknowledged so far
+	waiters []waiter
+
+	mu     sync.Mutex // guards what follows
+	status Status
+	err    error
 }
+
+type waiter struct {
+	target uint64 // of acked
+	done   chan struct{}
+}
+
+var errClosing = errors.New("closed before everything was uploaded")
 
 // Open starts an engine. It doesn't wait: see Decided. Cancelling ctx stops the
 // engine at once, as a crash would; Close stops it in order.
-func Open(ctx context.Context, opts EngineOptions) *Engine { panic("soon") }
+func Open(ctx context.Context, opts EngineOptions) *Engine {
+	e := &Engine{
+		opts: opts, log: opts.Logger, clock: opts.Clock, session: segment.NewID(),
+		decided: make(chan struct{}), begun: make(chan struct{}), closing: make(chan struct{}),
+		done: make(chan struct{}), kick: make(chan struct{}, 1),
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.clock == nil {
+		e.clock = systemClock{}
+	}
+	if e.opts.MaxLag == 0 {
+		e.opts.MaxLag = DefaultMaxLag
+	}
+	e.owner = thisProcess(e.clock.Now())
+	e.log = e.log.With("database", opts.Database)
+	e.status = Status{Database: opts.Database, Replica: opts.Store.String(), Session: e.session.String(), Owner: e.owner, State: StateOpening}
+	ctx, e.stop = context.WithCancelCause(ctx)
+	e.group.Go(func() error { return e.run(ctx) })
+	return e
+}
+
+// run is the engine's goroutine.
+func (e *Engine) run(ctx context.Context) (err error) {
+	defer close(e.done)
+	defer e.stop(nil)
+	defer func() { e.finish(ctx, err) }()
+	for {
+		act, err := e.open(ctx)
+		if err != nil {
+			return err
+		}
+		again, err := e.begin(ctx, act)
+		if err != nil {
+			return err
+		}
+		if !again {
+			return e.replicate(ctx, false)
+		}
+	}
+}
+
+// finish notes why the engine stopped.
+func (e *Engine) finish(ctx context.Context, err error) {
+	state := StateFailed
+	switch {
+	case err == nil || ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		state = StateClosed
+		if errors.Is(err, errClosing) {
+			err = nil // Close says it itself
+		}
+	case errors.Is(err, ErrFenced):
+		state = StateFenced
+	}
+	e.mu.Lock()
+	e.err = err
+	e.mu.Unlock()
+	failure := err
+	if failure == nil {
+		failure = fmt.Errorf("replicate: %s: %w", e.opts.Database, ErrClosed)
+	}
+	if state != StateClosed {
+		e.writeErr.Store(&failure)
+	}
+	e.setState(state, err)
+	e.decide()
+	e.ack.Lock()
+	e.waiters = nil // they see done
+	e.ack.Unlock()
+}
+
+func (e *Engine) decide() {
+	select {
+	case <-e.decided:
+	default:
+		close(e.decided)
+	}
+}
 
 // Decided is closed when it is known whether the database may be used: Err and
 // WriteError then say so. It is closed, too, when the store is unreachable and
 // the lineage shows that the database belongs to a replica: commits are kept
 // then, and the engine goes on trying.
-func (e *Engine) Decided() <-chan struct{} { panic("soon") }
+func (e *Engine) Decided() <-chan struct{} { return e.decided }
 
 // Done is closed when the engine has stopped, for whatever reason.
-func (e *Engine) Done() <-chan struct{} { panic("soon") }
+func (e *Engine) Done() <-chan struct{} { return e.done }
 
 // Err returns why the engine stopped or refused to start: nil while it runs and
-// after an orderly Close.
-func (e *Engine) Err() error { panic("soon") }
+// after Close.
+func (e *Engine) Err() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.err
+}
 
 // WriteError is non-nil when writes to the database must fail, because they
 // could never be replicated: fenced, refused or failed. It is cheap.
-func (e *Engine) WriteError() error { panic("soon") }
+func (e *Engine) WriteError() error {
+	if p := e.writeErr.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
 
 // Sync uploads without regard to MaxLag and waits until everything that the
 // source had captured when it was called is acknowledged. It returns the
 // acknowledged TXID. It fails when ctx ends or the engine stops.
-func (e *Engine) Sync(ctx context.Context) (txid uint64, err error) { panic("soon") }
+func (e *Engine) Sync(ctx context.Context) (txid uint64, err error) {
+	select {
+	case <-e.begun:
+	case <-e.done:
+		return 0, e.stopped()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("replicate: sync %s: %w", e.opts.Database, context.Cause(ctx))
+	}
+	e.ack.Lock()
+	b := e.opts.Source.Backlog()
+	if b.Entries == 0 {
+		e.ack.Unlock()
+		return e.acknowledged(), nil
+	}
+	w := waiter{e.acked + b.TXIDs, make(chan struct{})}
+	e.waiters = append(e.waiters, w)
+	e.ack.Unlock()
+	e.nudge()
+	select {
+	case <-w.done:
+		return e.acknowledged(), nil
+	case <-e.done:
+		select {
+		case <-w.done: // both happened
+			return e.acknowledged(), nil
+		default:
+		}
+		return 0, e.stopped()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("replicate: sync %s: %w%s", e.opts.Database, context.Cause(ctx), e.trouble())
+	}
+}
 
-// Status tells how the engine is doing.
-func (e *Engine) Status() Status { panic("soon") }
+// stopped is what callers get from an engine that doesn't run any more.
+func (e *Engine) stopped() error {
+	if err := e.Err(); err != nil {
+		return err
+	}
+	return fmt.Errorf("replicate: %s: %w", e.opts.Database, ErrClosed)
+}
+
+// trouble says what went wrong last, for messages.
+func (e *Engine) trouble() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.status.Error == "" {
+		return ""
+	}
+	return " (" + e.status.Error + ")"
+}
+
+func (e *Engine) acknowledged() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.status.TXID
+}
+
+func (e *Engine) nudge() {
+	select {
+	case e.kick <- struct{}{}:
+	default:
+	}
+}
 
 // Close uploads what is left until ctx ends, then stops the engine and waits for
 // it. The error says how much was not uploaded (it stays in WAL and spool), and
-// wraps Err if the engine had stopped for that.
-func (e *Engine) Close(ctx context.Context) error { panic("soon") }
+// wraps Err if the engine had stopped for that. Further calls do the same.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	select {
+	case <-e.closing:
+	default:
+		close(e.closing)
+	}
+	e.mu.Unlock()
+	e.nudge()
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		e.stop(fmt.Errorf("replicate: %w", errClosing))
+	}
+	<-e.done
+	e.group.Wait() // the error is Err's
+	b := e.opts.Source.Backlog()
+	if b.Entries == 0 {
+		return nil
+	}
+	reason := e.Err()
+	if reason == nil {
+		reason = fmt.Errorf("%w%s", errClosing, e.trouble())
+	}
+	return fmt.Errorf("replicate: %s: %d entries (%d bytes) are not uploaded, they stay on this machine and go with the next open: %w",
+		e.opts.Database, b.Entries, b.Bytes, reason)
+}
+
+func (e *Engine) isClosing() bool {
+	select {
+	case <-e.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// failpoint is where tests make the engine crash.
+func (e *Engine) failpoint(name string) error {
+	if e.opts.Failpoint == nil {
+		return nil
+	}
+	if err := e.opts.Failpoint(name); err != nil {
+		return fmt.Errorf("replicate: failpoint %s: %w: %w", name, errCrash, err)
+	}
+	return nil
+}
+
+// errCrash marks what must not be retried, as after a crash there is nobody to.
+var errCrash = errors.New("crash")

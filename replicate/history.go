@@ -2,7 +2,12 @@ package replicate
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outwash/outwash/internal/segment"
 )
 
 // History is what a replica consists of.
@@ -68,8 +73,167 @@ type SegmentInfo struct {
 }
 
 // ReadHistory lists a replica and reads what names its owners and times: its
-// snapshots, claims and newest segment, not every segment.
-func ReadHistory(ctx context.Context, store Store) (*History, error) { panic("soon") }
+// snapshots, claims and newest segment, not every segment. So it takes the log
+// between a base and the end to be complete; Restore proves it.
+func ReadHistory(ctx context.Context, store Store) (*History, error) {
+	info, err := readRoot(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	if info == nil {
+		return nil, fmt.Errorf("replicate: %s: %w (there is no object %s)", store, ErrNoReplica, segment.InfoKey)
+	}
+	h := &History{Database: info.Database.String(), Replica: store.String(), Created: info.Created, store: store}
+	l := &line{store, info.Database}
+	var snaps []snapshotKey
+	for o, err := range store.List(ctx, "", "") {
+		if err != nil {
+			return nil, fmt.Errorf("replicate: list %s: %w", store, err)
+		}
+		h.Objects++
+		h.Bytes += o.Size
+		if txid, ok := segment.ParseLogKey(o.Key); ok {
+			h.Segments = append(h.Segments, SegmentInfo{Key: o.Key, Bytes: o.Size, Claim: o.Size == segment.ClaimSize, MinTXID: txid})
+		} else if txid, sum, ok := segment.ParseSnapshotKey(o.Key); ok {
+			snaps = append(snaps, snapshotKey{txid, sum, o.Size})
+		} else if !ownKey(o.Key) {
+			h.Foreign = append(h.Foreign, o.Key)
+		}
+	}
+	if err := h.readSnapshots(ctx, l, snaps); err != nil {
+		return nil, err
+	}
+	if err := h.readClaims(ctx); err != nil {
+		return nil, err
+	}
+	var hint uint64
+	if n := len(h.Segments); n > 0 {
+		hint = h.Segments[n-1].MinTXID
+	}
+	end, err := l.end(ctx, hint)
+	if err != nil {
+		return nil, err
+	}
+	h.TXID, h.Time, h.PageSize, h.Pages = end.TXID, timeOf(end.LastTime), end.PageSize, end.Commit
+	return h, h.findRanges(ctx, l)
+}
+
+func ownKey(key string) bool {
+	if _, _, _, ok := segment.ParsePagesKey(key); ok {
+		return true
+	}
+	_, ok := segment.ParseDataKey(key)
+	return ok || key == segment.InfoKey
+}
+
+// historyRequests is how many small objects are read at once.
+const historyRequests = 8
+
+func (h *History) readSnapshots(ctx context.Context, l *line, snaps []snapshotKey) error {
+	h.Snapshots = make([]SnapshotInfo, len(snaps))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(historyRequests)
+	for i, k := range snaps {
+		g.Go(func() error {
+			o, err := l.snapshot(ctx, k)
+			if err != nil {
+				return err
+			}
+			h.Snapshots[i] = SnapshotInfo{
+				Key: segment.SnapshotKey(k.txid, k.sum), TXID: k.txid, Checksum: fmt.Sprintf("%016x", k.sum),
+				Time: timeOf(o.Header.LastMono), Pages: o.Header.Commit, Bytes: o.Size,
+			}
+			if o.Header.External {
+				h.Snapshots[i].Bytes += o.Root.Size
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// readClaims finds the sessions: a claim is known by its length.
+func (h *History) readClaims(ctx context.Context) error {
+	var claims []int
+	for i := range h.Segments {
+		if h.Segments[i].Claim {
+			claims = append(claims, i)
+		}
+	}
+	h.Sessions = make([]SessionInfo, len(claims))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(historyRequests)
+	for n, i := range claims {
+		g.Go(func() error {
+			header, err := h.header(ctx, i)
+			if err != nil {
+				return err
+			}
+			h.Sessions[n] = SessionInfo{Session: header.Session.String(), TXID: header.MinTXID, Time: timeOf(header.LastMono), Owner: ownerOf(header.Owner)}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// findRanges says from where the line can be restored: from its first commit if
+// the log begins with the line and goes on, else from the oldest snapshot.
+func (h *History) findRanges(ctx context.Context, l *line) error {
+	if h.Pages == 0 {
+		return nil
+	}
+	from := TXIDRange{To: h.TXID, ToTime: h.Time}
+	for i := range h.Segments { // the first that isn't a claim
+		if h.Segments[i].Claim {
+			continue
+		}
+		if h.Segments[i].MinTXID != uint64(i)+1 {
+			break // the log before it is gone
+		}
+		o, err := l.log(ctx, uint64(i)+1)
+		if err != nil {
+			return err
+		}
+		for _, e := range o.Entries {
+			if e.Commit > 0 {
+				if !e.NeedsBase {
+					from.From, from.FromTime = e.MaxTXID, timeOf(e.LastMono)
+				}
+				break
+			}
+		}
+		if o.Header.External {
+			from.From, from.FromTime = o.Header.MaxTXID, timeOf(o.Header.LastMono)
+		}
+		break
+	}
+	if len(h.Snapshots) > 0 && (from.From == 0 || h.Snapshots[0].TXID < from.From) {
+		from.From, from.FromTime = h.Snapshots[0].TXID, h.Snapshots[0].Time
+	}
+	if from.From != 0 {
+		h.Ranges = []TXIDRange{from}
+	}
+	return nil
+}
+
+func (h *History) header(ctx context.Context, i int) (*segment.Header, error) {
+	database, err := segment.ParseID(h.Database)
+	if err != nil {
+		return nil, err
+	}
+	l := &line{h.store, database}
+	return l.header(ctx, h.Segments[i].Key, segment.KindLog)
+}
 
 // Details reads the header of segment i of h.Segments, one small request.
-func (h *History) Details(ctx context.Context, i int) (SegmentInfo, error) { panic("soon") }
+func (h *History) Details(ctx context.Context, i int) (SegmentInfo, error) {
+	header, err := h.header(ctx, i)
+	if err != nil {
+		return SegmentInfo{}, err
+	}
+	s := h.Segments[i]
+	s.MaxTXID, s.Entries, s.Session = header.MaxTXID, header.Entries, header.Session.String()
+	s.From, s.To = timeOf(header.FirstMono), timeOf(header.LastMono)
+	s.Pages, s.Checksum = header.Commit, fmt.Sprintf("%016x", header.Post)
+	return s, nil
+}

@@ -2,8 +2,13 @@ package replicate
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"time"
+
+	"github.com/outwash/outwash/internal/segment"
 )
 
 // RestoreOptions says what to restore and where to. Store (or URL) and Output
@@ -56,7 +61,7 @@ type RestoreResult struct {
 	Pages    uint64    `json:"pages"`
 	PageSize uint32    `json:"page_size"`
 	Bytes    int64     `json:"bytes"`    // size of the database
-	Fetched  int64     `json:"fetched"`  // bytes read from the store
+	Fetched  int64     `json:"fetched"`  // bytes read from the store; of a dry run: that would be read
 	Objects  int       `json:"objects"`  // objects read
 	Requests int       `json:"requests"` // GET and LIST requests; a page of a listing counts as 1000 keys
 	Duration float64   `json:"duration"` // seconds
@@ -75,7 +80,310 @@ func (r *RestoreResult) PageHashes() []uint64 { return r.hashes }
 // Restore rebuilds a database. Everything read is verified: each object's bytes,
 // the chain from object to object, each page, the checksum after each entry. If
 // ctx ends or anything fails, there is no output and the temporary file is gone.
+// Memory: about 20 bytes a page and 64 MiB.
+//
+// The newest log segment being deleted can't be told from its never having been
+// written; everything older can.
 //
 // Errors: [ErrNoReplica], [ErrNotRestorable], [ErrOutputExists], [ErrCorrupt],
 // [ErrVersion], [ErrForeign], and those of stores.
-func Restore(ctx context.Context, opts RestoreOptions) (RestoreResult, error) { panic("soon") }
+func Restore(ctx context.Context, opts RestoreOptions) (RestoreResult, error) {
+	began := time.Now()
+	store := opts.Store
+	if store == nil {
+		var err error
+		if store, err = OpenStore(ctx, opts.URL); err != nil {
+			return RestoreResult{}, fmt.Errorf("replicate: %w", err)
+		}
+	}
+	r := &restorer{opts: opts, store: &readingStore{Store: store}, log: opts.Logger}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.opts.Parallelism <= 0 {
+		r.opts.Parallelism = 8
+	}
+	r.opts.Parallelism = min(r.opts.Parallelism, 64)
+	r.target = target{txid: opts.TXID}
+	if !opts.Timestamp.IsZero() {
+		if opts.TXID != 0 {
+			return RestoreResult{}, fmt.Errorf("replicate: restore: a TXID and a timestamp: give one of them: %w", ErrConfig)
+		}
+		r.target.time = max(opts.Timestamp.UnixMicro(), 1)
+	}
+	err := r.run(ctx)
+	if err != nil {
+		return RestoreResult{}, err
+	}
+	res := r.result(store)
+	res.Duration = time.Since(began).Seconds()
+	return res, nil
+}
+
+// restorer is one restore.
+type restorer struct {
+	opts   RestoreOptions
+	store  *readingStore
+	log    *slog.Logger
+	line   *line
+	target target
+	plan   plan
+	snaps  []snapshotKey
+	a      *applier
+	latest bool
+	meter  meter
+}
+
+func (r *restorer) run(ctx context.Context) error {
+	if !r.opts.DryRun {
+		if err := checkOutput(r.opts.Output, r.opts.Force); err != nil {
+			return err
+		}
+	}
+	info, err := retryValue(ctx, func() (*segment.ReplicaInfo, error) { return readRoot(ctx, r.store) })
+	if err != nil {
+		return err
+	}
+	if info == nil {
+		return fmt.Errorf("replicate: %s: %w (there is no object %s)", r.store, ErrNoReplica, segment.InfoKey)
+	}
+	r.line = &line{r.store, info.Database}
+	err = retry(ctx, func() error {
+		r.plan, r.snaps, err = r.line.makePlan(ctx, r.target)
+		return err
+	})
+	if err != nil {
+		return r.explain(ctx, err)
+	}
+	r.meter = meter{report: r.opts.Progress, store: r.store}
+	r.store.progress = r.meter.tick
+	if r.opts.DryRun {
+		return r.dryRun(ctx)
+	}
+	return withOutput(r.opts.Output, r.opts.Force, func(f *os.File) error {
+		if err := r.rebuild(ctx, f); err != nil {
+			return err
+		}
+		if err := f.Truncate(int64(r.a.im.commit) * int64(r.a.im.pageSize)); err != nil {
+			return fmt.Errorf("replicate: %w %s: %w", errWrite, f.Name(), err)
+		}
+		if r.opts.Check == nil {
+			return nil
+		}
+		if err := r.opts.Check(f.Name()); err != nil {
+			return fmt.Errorf("replicate: the restored database failed its check: %w", err)
+		}
+		return nil
+	})
+}
+
+// rebuild makes the database in f.
+func (r *restorer) rebuild(ctx context.Context, f *os.File) error {
+	r.a = &applier{line: r.line, im: newImage(f, defaultPageSize), target: r.target, tail: Tail{Database: r.line.database}}
+	if r.plan.base != nil {
+		o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.snapshot(ctx, *r.plan.base) })
+		if err != nil {
+			return err
+		}
+		if err := r.loadSnapshot(ctx, o); err != nil {
+			return fmt.Errorf("replicate: %s: %w", segment.SnapshotKey(r.plan.base.txid, r.plan.base.sum), err)
+		}
+	}
+	for _, k := range r.plan.logs {
+		r.meter.total.Add(k.size)
+	}
+	r.meter.im = r.a.im
+	if err := r.applyLogs(ctx); err != nil {
+		return r.explain(ctx, err)
+	}
+	r.meter.at(r.a.tail.TXID, r.a.tail.TXID)
+	r.meter.last = time.Time{}
+	r.meter.tick()
+	return r.checkReached(ctx)
+}
+
+// applyLogs applies the planned segments and, if the line may go on, those that
+// follow until there is none.
+func (r *restorer) applyLogs(ctx context.Context) error {
+	err := r.prefetch(ctx, r.plan.logs, func(o *segment.Object) error {
+		if err := r.a.segment(ctx, o); err != nil {
+			return err
+		}
+		r.meter.at(r.a.tail.TXID, r.target.txid)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	next := r.a.tail.TXID + 1
+	if r.a.prev != nil {
+		next = r.a.prev.MaxTXID + 1
+	}
+	if !r.a.reached && r.plan.next != 0 && r.plan.next != next {
+		return missingLog(next, r.plan.next)
+	}
+	for r.plan.open && !r.a.reached {
+		o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.next(ctx, next) })
+		if err != nil {
+			return err
+		}
+		if o == nil {
+			r.latest = true
+			return nil
+		}
+		if err := r.a.segment(ctx, o); err != nil {
+			return err
+		}
+		next = o.Header.MaxTXID + 1
+	}
+	return nil
+}
+
+// checkReached says why the target isn't there, if it isn't.
+func (r *restorer) checkReached(ctx context.Context) error {
+	tail := r.a.tail
+	switch {
+	case r.target.txid != 0 && tail.TXID != r.target.txid:
+		return fmt.Errorf("replicate: %s: TXID %d: %w: the newest is %d (%s)",
+			r.store, r.target.txid, ErrNotRestorable, tail.TXID, stamp(tail.LastTime))
+	case tail.Commit == 0 && !r.target.latest():
+		what := fmt.Sprintf("TXID %d", r.target.txid)
+		if r.target.time != 0 {
+			what = stamp(r.target.time)
+		}
+		return fmt.Errorf("replicate: %s: %s: %w: the database was empty%s", r.store, what, ErrNotRestorable, r.earliest(ctx))
+	case tail.Commit == 0:
+		return fmt.Errorf("replicate: %s: %w: nothing was replicated yet", r.store, ErrNotRestorable)
+	}
+	return nil
+}
+
+// earliest names the first state that can be restored; "" if it can't be found
+// in the beginning of the log.
+func (r *restorer) earliest(ctx context.Context) string {
+	const format = "; the earliest is TXID %d (%s)"
+	if e := r.a.after; e != nil {
+		return fmt.Sprintf(format, e.MaxTXID, stamp(e.LastMono))
+	}
+	if len(r.snaps) > 0 {
+		k := segment.SnapshotKey(r.snaps[0].txid, r.snaps[0].sum)
+		if h, err := r.line.header(ctx, k, segment.KindSnapshot); err == nil {
+			return fmt.Sprintf(format, h.MaxTXID, stamp(h.LastMono))
+		}
+	}
+	next := r.a.tail.TXID + 1
+	for range 20 {
+		o, err := r.line.next(ctx, next)
+		if err != nil || o == nil {
+			break
+		}
+		for _, e := range o.Entries {
+			if e.Commit > 0 {
+				return fmt.Sprintf(format, e.MaxTXID, stamp(e.LastMono))
+			}
+		}
+		next = o.Header.MaxTXID + 1
+	}
+	return ""
+}
+
+// explain turns a gap in front of the oldest snapshot into what it means.
+func (r *restorer) explain(ctx context.Context, err error) error {
+	if errors.Is(err, errGap) && r.plan.base == nil && len(r.snaps) > 0 && !r.target.latest() {
+		if r.a == nil {
+			r.a = &applier{}
+		}
+		r.a.after = nil
+		return fmt.Errorf("replicate: %s: %w%s (%w)", r.store, ErrNotRestorable, r.earliest(ctx), err)
+	}
+	return err
+}
+
+// dryRun finds out what would be restored from the newest segment that is wanted.
+func (r *restorer) dryRun(ctx context.Context) error {
+	r.a = &applier{line: r.line, im: newImage(nil, defaultPageSize), target: r.target}
+	note := func(h *segment.Header, chain segment.Hash) {
+		r.a.tail = Tail{TXID: h.MaxTXID, Checksum: h.Post, Commit: h.Commit, PageSize: h.PageSize, LastTime: h.LastMono, Database: h.Database, Chain: chain}
+	}
+	if b := r.plan.base; b != nil {
+		o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.snapshot(ctx, *b) })
+		if err != nil {
+			return err
+		}
+		note(o.Header, o.Header.PrevChain)
+		if o.Header.External {
+			r.meter.total.Add(o.Root.Size)
+		}
+		r.meter.total.Add(o.Size)
+	}
+	for _, k := range r.plan.logs {
+		r.meter.total.Add(k.size)
+	}
+	next := r.a.tail.TXID + 1
+	if n := len(r.plan.logs); n > 0 {
+		next = r.plan.logs[n-1].txid
+	}
+	for first := true; ; first = false {
+		o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.next(ctx, next) })
+		if err != nil {
+			return err
+		}
+		if o == nil && first && len(r.plan.logs) > 0 {
+			return fmt.Errorf("replicate: %s is missing: %w", segment.LogKey(next), errGap)
+		}
+		if o == nil {
+			r.latest = true
+			break
+		}
+		r.a.prev, r.a.chain = o.Header, o.Chain
+		for _, e := range o.Entries {
+			ok, err := r.a.wanted(e)
+			if err != nil {
+				return err
+			}
+			if ok {
+				r.a.done(e)
+			}
+		}
+		if o.Header.External {
+			if !r.target.beyond(o.Header.MaxTXID, o.Header.LastMono) && o.Header.MaxTXID > r.a.tail.TXID {
+				note(o.Header, o.Chain)
+			}
+			r.meter.total.Add(o.Root.Size)
+		}
+		next = o.Header.MaxTXID + 1
+		if r.a.reached || !r.plan.open {
+			break
+		}
+	}
+	return r.checkReached(ctx)
+}
+
+func (r *restorer) result(store Store) RestoreResult {
+	t := r.a.tail
+	res := RestoreResult{
+		Database: r.line.database.String(), Replica: store.String(), Output: r.opts.Output,
+		TXID: t.TXID, Checksum: fmt.Sprintf("%016x", t.Checksum), Time: timeOf(t.LastTime), Latest: r.latest,
+		Pages: t.Commit, PageSize: t.PageSize, Bytes: int64(t.Commit) * int64(t.PageSize),
+		Fetched: r.store.fetched.Load(), Objects: int(r.store.objects.Load()), Requests: int(r.store.requests.Load()),
+		hashes: r.a.im.hashes, tail: t,
+	}
+	if r.opts.DryRun {
+		res.Fetched, res.Objects = r.meter.total.Load(), 1+len(r.plan.logs)
+		if r.plan.base != nil {
+			res.Objects += 2
+		}
+	}
+	if r.plan.base != nil {
+		res.Snapshot = r.plan.base.txid
+	}
+	return res
+}
+
+func retryValue[T any](ctx context.Context, f func() (T, error)) (v T, err error) {
+	err = retry(ctx, func() error {
+		v, err = f()
+		return err
+	})
+	return v, err
+}

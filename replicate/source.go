@@ -22,12 +22,19 @@ type Source interface {
 	//   - StartContinue: Evidence said that the database continues tail.
 	//   - StartAdopt: the database has content and the line has none; the first
 	//     entry is of kind adopt and carries all pages. For small databases.
+	//
+	// It is called a second time, after another Evidence, only when the entries
+	// spooled for a missing database were acknowledged and the database restored.
 	Begin(ctx context.Context, start Start, tail Tail) error
 
 	// Export takes over a database with content without stopping its writers: it
 	// gives every page to write, some more than once (the last one counts), and
 	// returns the pageless adopt entry for the state that the pages make up.
-	// Entries that follow that state are emitted from then on.
+	// Entries that follow that state are emitted from then on. The adopt entry
+	// itself is neither taken nor acknowledged; the engine sets its Pre, PreCommit,
+	// TXIDs and NeedsBase. If write fails Export returns its error. It can be
+	// called again, also after it succeeded: when an upload failed, everything is
+	// given anew and emission starts over from the new state.
 	Export(ctx context.Context, tail Tail, write func(b segment.Block, stored []byte) error) (*segment.Entry, error)
 
 	// Ready is signalled (never closed) when entries wait to be taken.

@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,4 +98,96 @@ type Status struct {
 	// Error is what is wrong now, "" if nothing is; Remedy what to do about it.
 	Error  string `json:"error,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
+}
+
+// Status tells how the engine is doing.
+func (e *Engine) Status() Status {
+	b := e.opts.Source.Backlog()
+	now := e.clock.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.status
+	s.Captured = s.TXID + b.TXIDs
+	s.Backlog, s.BacklogBytes, s.Spooled = b.Entries, b.Bytes, b.Spooled
+	if b.Oldest != 0 {
+		s.LagSeconds = max(0, now.Sub(time.UnixMicro(b.Oldest)).Seconds())
+	}
+	return s
+}
+
+// setState notes what the engine does and what is wrong, and tells OnState if
+// the state is another one.
+func (e *Engine) setState(state State, err error) {
+	e.mu.Lock()
+	changed := e.status.State != state
+	news := err != nil && e.status.Error == ""
+	e.status.State = state
+	e.status.Error, e.status.Remedy = "", ""
+	if err != nil {
+		e.status.Error, e.status.Remedy = err.Error(), remedy(err)
+	}
+	e.mu.Unlock()
+	if !changed && !news {
+		return
+	}
+	switch {
+	case err == nil:
+		e.log.Info("replication "+string(state), "session", e.session.String())
+	case state == StateFenced || state == StateFailed:
+		e.log.Error("replication "+string(state), "error", err)
+	default:
+		e.log.Warn("replication "+string(state)+", trying on", "error", err)
+	}
+	if changed && e.opts.OnState != nil {
+		e.opts.OnState(e.Status())
+	}
+}
+
+// trying notes a failed attempt that will be repeated.
+func (e *Engine) trying(state State, err error) {
+	e.mu.Lock()
+	e.status.Retries++
+	e.mu.Unlock()
+	e.setState(state, err)
+}
+
+// noteEnd puts the line's end into the status.
+func (e *Engine) noteEnd(uploads int, bytes int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status.ID = e.end.Database.String()
+	e.status.TXID = e.end.TXID
+	e.status.Checksum = fmt.Sprintf("%016x", e.end.Checksum)
+	if uploads > 0 {
+		e.status.Uploads += uint64(uploads)
+		e.status.LastUpload = e.clock.Now()
+	}
+	e.status.Uploaded += bytes
+}
+
+// remedy says what to do about err.
+func remedy(err error) string {
+	for _, r := range []struct {
+		target error
+		text   string
+	}{
+		{ErrFenced, "make sure that only one process writes this database, then open it again"},
+		{ErrRepair, "outwash adopt makes the database's state the next entry; outwash restore -force takes the replica's"},
+		{ErrDiverged, "replicate to another path, or choose between outwash restore -force and outwash adopt"},
+		{ErrMissing, "outwash restore, or replica_restore=auto"},
+		{ErrStale, "open the database again"},
+		{ErrForeign, "move the object away, or replicate to another path"},
+		{ErrVersion, "upgrade Outwash"},
+		{ErrDenied, "check the credentials and what they permit"},
+		{ErrNoBucket, "create the bucket, or correct the URL"},
+		{ErrConfig, "correct the replica's URL and its settings"},
+		{ErrUnsupported, "use a store with conditional writes"},
+		{ErrCorrupt, "outwash restore to a position before the damage, or replicate to another path"},
+		{ErrUnreachable, "none needed: it goes on by itself when the store answers"},
+	} {
+		if errors.Is(err, r.target) {
+			return r.text
+		}
+	}
+	return ""
 }

@@ -1,0 +1,202 @@
+package replicate
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outwash/outwash/internal/segment"
+)
+
+// loadSnapshot writes the pages of a snapshot into the image, several ranges at
+// a time.
+func (r *restorer) loadSnapshot(ctx context.Context, o *segment.Object) error {
+	im, h := r.a.im, o.Header
+	im.pageSize = h.PageSize
+	r.a.base = o
+	r.a.tail = Tail{
+		TXID: h.MaxTXID, Checksum: h.Post, Commit: h.Commit, PageSize: h.PageSize, LastTime: h.LastMono, WAL: h.WAL,
+		Database: h.Database, Session: h.Session, Chain: h.PrevChain, Kind: segment.Snapshot,
+	}
+	r.meter.im = im
+	if !h.External {
+		r.meter.total.Add(o.Size)
+		return r.loadInline(o)
+	}
+	r.meter.total.Add(o.Root.Size)
+	if err := checkDataHeader(ctx, r.store, o); err != nil {
+		return err
+	}
+	frames, winner, entry, err := r.snapshotIndex(ctx, o)
+	if err != nil {
+		return err
+	}
+	im.hashes = make([]uint64, h.Commit)
+	if err := r.snapshotPages(ctx, o, frames, winner); err != nil {
+		return err
+	}
+	for _, hash := range im.hashes {
+		im.sum ^= hash
+	}
+	im.commit = 0 // every page that no block had is zero
+	im.written = r.meter.pages.Load()
+	zero := *entry
+	zero.Whole = true
+	for p, w := range winner {
+		if w != 0 {
+			im.touched = append(im.touched, uint64(p)+1)
+		}
+	}
+	return im.endEntry(&zero)
+}
+
+func (r *restorer) loadInline(o *segment.Object) error {
+	stored := []byte(nil)
+	for _, e := range o.Entries {
+		var off int64
+		for i := range e.Blocks {
+			b := &e.Blocks[i]
+			stored = grow(stored, int(b.Stored))
+			if _, err := readAt(e.Body, stored, off); err != nil {
+				return err
+			}
+			off += int64(b.Stored)
+			if err := r.a.im.block(b, stored); err != nil {
+				return err
+			}
+		}
+		if err := r.a.im.endEntry(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// snapshotIndex reads all index frames and finds out which block has the image
+// of each page that counts: the last one. winner holds block numbers from 1.
+func (r *restorer) snapshotIndex(ctx context.Context, o *segment.Object) (frames [][]byte, winner []uint32, entry *segment.Entry, err error) {
+	frames = make([][]byte, len(o.Root.Frames))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.opts.Parallelism)
+	for i := range frames {
+		g.Go(func() (err error) {
+			frames[i], err = fetchFrame(gctx, r.store, o, i)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, nil, err
+	}
+	winner = make([]uint32, o.Header.Commit)
+	dec := o.Frames()
+	n := uint32(0)
+	for i := range frames {
+		recs, err := dec.Next(frames[i])
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("replicate: %s: %w", segment.DataKey(o.Root.Data), err)
+		}
+		for _, rec := range recs {
+			if rec.Entry != nil {
+				entry = rec.Entry
+				continue
+			}
+			n++
+			for _, p := range rec.Block.Pages {
+				if p.No > o.Header.Commit {
+					return nil, nil, nil, fmt.Errorf("replicate: %s has page %d of %d: %w", segment.DataKey(o.Root.Data), p.No, o.Header.Commit, ErrCorrupt)
+				}
+				winner[p.No-1] = n
+			}
+		}
+	}
+	if err := dec.Close(); err != nil {
+		return nil, nil, nil, err
+	}
+	return frames, winner, entry, nil
+}
+
+// snapshotPages writes the pages that count in place.
+func (r *restorer) snapshotPages(ctx context.Context, o *segment.Object, frames [][]byte, winner []uint32) error {
+	key := segment.DataKey(o.Root.Data)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.opts.Parallelism)
+	first := uint32(1)
+	for i := range frames {
+		if ctx.Err() != nil {
+			break
+		}
+		blocks, err := o.ParseFrame(i, frames[i])
+		if err != nil {
+			return err
+		}
+		frames[i] = nil
+		refs := make([]*segment.Block, len(blocks))
+		for j := range blocks {
+			refs[j] = &blocks[j]
+		}
+		for _, run := range runs(refs) {
+			number := first
+			first += uint32(len(run))
+			g.Go(func() error {
+				w := snapshotWorker{im: r.a.im, winner: winner, pages: &r.meter, dec: segment.NewBlockDecoder()}
+				at := number
+				return readRun(ctx, r.store, key, run, func(b *segment.Block, stored []byte) error {
+					err := w.block(at, b, stored)
+					if err == nil {
+						at++
+					}
+					return err
+				})
+			})
+		}
+	}
+	return g.Wait()
+}
+
+// snapshotWorker writes blocks of a snapshot. Each page is written by the block
+// that has its last image alone, so that workers don't meet.
+type snapshotWorker struct {
+	im     *image
+	winner []uint32
+	pages  *meter
+	dec    *segment.BlockDecoder
+	plain  []byte
+}
+
+func (w *snapshotWorker) block(number uint32, b *segment.Block, stored []byte) (err error) {
+	wins := 0
+	for _, p := range b.Pages {
+		if w.winner[p.No-1] == number {
+			wins++
+		}
+	}
+	if wins == 0 {
+		return nil
+	}
+	if w.plain, err = w.dec.Decode(w.plain[:0], b, stored, w.im.pageSize, nil); err != nil {
+		return err
+	}
+	pages, plain := b.Pages, w.plain
+	if wins < len(pages) {
+		size := int(w.im.pageSize)
+		pages, plain = nil, nil
+		for i, p := range b.Pages {
+			if w.winner[p.No-1] == number {
+				pages = append(pages, p)
+				plain = append(plain, w.plain[i*size:(i+1)*size]...)
+			}
+		}
+	}
+	if err := writePages(w.im.f, pages, plain, w.im.pageSize); err != nil {
+		return err
+	}
+	for _, p := range pages {
+		w.im.hashes[p.No-1] = p.Hash
+	}
+	w.pages.pages.Add(uint64(len(pages)))
+	return nil
+}
+
+var _ file = (*os.File)(nil)
