@@ -22,6 +22,8 @@ import (
 type hooks struct {
 	failpoint func(name string) error
 	off       map[string]bool // gates, see capture.Options
+	// source wraps what the engine takes entries from.
+	source func(path string, s replicate.Source) replicate.Source
 }
 
 // database is one replicated file of this process: its capture, its engine, and
@@ -139,6 +141,9 @@ func (db *database) start(v *replicated) (err error) {
 			}
 			return err
 		}
+	}
+	if w := db.opts.hooks.source; w != nil {
+		o.Source = w(db.path, o.Source)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	db.cancel = cancel

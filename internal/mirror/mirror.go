@@ -1,0 +1,198 @@
+// Package mirror rebuilds a database from entries, page by page and without any
+// code of the restore: the second opinion that tests compare with.
+package mirror
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/segment"
+)
+
+// Mirror is a database made of entries. It is safe for concurrent use.
+type Mirror struct {
+	mu       sync.Mutex
+	pageSize uint32
+	pages    [][]byte // page i+1
+	sum      uint64
+	entries  int
+	kinds    map[segment.EntryKind]int
+	txids    uint64
+	dec      *segment.BlockDecoder
+}
+
+// New returns an empty mirror.
+func New() *Mirror {
+	return &Mirror{dec: segment.NewBlockDecoder(), kinds: map[segment.EntryKind]int{}}
+}
+
+// Apply applies the next entry and checks that it leads from the state before to
+// the checksum that it claims.
+func (m *Mirror) Apply(e *segment.Entry) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e.Pre != m.sum || e.PreCommit != uint64(len(m.pages)) {
+		return fmt.Errorf("mirror: entry %d (%s) follows %016x/%d, the state is %016x/%d",
+			m.entries+1, e.Kind, e.Pre, e.PreCommit, m.sum, len(m.pages))
+	}
+	if m.pageSize == 0 {
+		m.pageSize = e.PageSize
+	}
+	if e.PageSize != m.pageSize {
+		return fmt.Errorf("mirror: page size %d, was %d", e.PageSize, m.pageSize)
+	}
+	size := int(m.pageSize)
+	changed := map[uint64][]byte{}
+	var off int64
+	for i := range e.Blocks {
+		b := &e.Blocks[i]
+		stored := make([]byte, b.Stored)
+		if len(stored) > 0 {
+			if _, err := e.Body.ReadAt(stored, off); err != nil {
+				return fmt.Errorf("mirror: body: %w", err)
+			}
+		}
+		off += int64(b.Stored)
+		var dict []byte
+		if b.Base == segment.BasePatch {
+			for _, p := range b.Pages {
+				if p.No <= uint64(len(m.pages)) {
+					dict = append(dict, m.pages[p.No-1]...)
+				}
+			}
+		}
+		plain, err := m.dec.Decode(nil, b, stored, m.pageSize, dict)
+		if err != nil {
+			return fmt.Errorf("mirror: entry %d (%s): %w", m.entries+1, e.Kind, err)
+		}
+		for j, p := range b.Pages {
+			if _, twice := changed[p.No]; twice {
+				return fmt.Errorf("mirror: page %d twice in an entry", p.No)
+			}
+			changed[p.No] = bytes.Clone(plain[j*size : (j+1)*size])
+		}
+	}
+	for uint64(len(m.pages)) > e.MinCommit {
+		m.pages = m.pages[:len(m.pages)-1]
+	}
+	for uint64(len(m.pages)) < e.Commit {
+		m.pages = append(m.pages, make([]byte, size))
+	}
+	for no, p := range changed {
+		if no > e.Commit {
+			return fmt.Errorf("mirror: page %d beyond %d", no, e.Commit)
+		}
+		m.pages[no-1] = p
+	}
+	m.sum = 0
+	for i, p := range m.pages {
+		if no := uint64(i) + 1; no != segment.LockPage(m.pageSize) {
+			m.sum ^= segment.PageHash(no, p)
+		}
+	}
+	if m.sum != e.Post {
+		return fmt.Errorf("mirror: entry %d (%s) leads to %016x, claims %016x", m.entries+1, e.Kind, m.sum, e.Post)
+	}
+	m.entries++
+	m.kinds[e.Kind]++
+	m.txids += e.Count
+	return nil
+}
+
+// Image returns the database and its page size.
+func (m *Mirror) Image() ([]byte, int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return bytes.Join(m.pages, nil), int(m.pageSize)
+}
+
+// Checksum returns the state's checksum and how many transactions made it.
+func (m *Mirror) Checksum() (sum, txids uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sum, m.txids
+}
+
+// String counts what was applied.
+func (m *Mirror) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return fmt.Sprintf("%d entries %v, %d transactions, %d pages", m.entries, m.kinds, m.txids, len(m.pages))
+}
+
+// Compare names the first page in which two images differ.
+func Compare(want, got []byte, pageSize int) error {
+	if len(want) != len(got) {
+		return fmt.Errorf("mirror: sizes differ: want %d bytes, got %d", len(want), len(got))
+	}
+	for i := 0; i < len(want); i += pageSize {
+		a, b := want[i:i+pageSize], got[i:i+pageSize]
+		if bytes.Equal(a, b) {
+			continue
+		}
+		for k := range a {
+			if a[k] != b[k] {
+				return fmt.Errorf("mirror: page %d differs at byte %d", i/pageSize+1, k)
+			}
+		}
+	}
+	return nil
+}
+
+// Check opens an image with the plain driver and runs queries that must return
+// 0, and integrity_check if full.
+func Check(image []byte, full bool, zero ...string) error {
+	if len(image) == 0 {
+		return nil
+	}
+	dir := ""
+	if fi, err := os.Stat("/dev/shm"); err == nil && fi.IsDir() {
+		dir = "/dev/shm"
+	}
+	f, err := os.CreateTemp(dir, "mirror*.db")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	image = bytes.Clone(image)
+	image[18], image[19] = 1, 1 // a WAL-mode image can't be opened immutable
+	if _, err := f.Write(image); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	c, err := sqlite3.OpenFlags("file:"+f.Name()+"?immutable=1", sqlite3.OPEN_READONLY|sqlite3.OPEN_URI)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if full {
+		s, err := Text(c, "PRAGMA integrity_check(3)")
+		if err != nil || s != "ok" {
+			return fmt.Errorf("mirror: integrity_check: %s %w", s, err)
+		}
+	}
+	for _, q := range zero {
+		if s, err := Text(c, q); err != nil || s != "0" && s != "0.0" {
+			return fmt.Errorf("mirror: %s = %s (%w)", q, s, err)
+		}
+	}
+	return nil
+}
+
+// Text returns the first column of the first row of a query.
+func Text(c *sqlite3.Conn, query string) (string, error) {
+	s, _, err := c.Prepare(query)
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	if s.Step() {
+		return s.ColumnText(0), nil
+	}
+	return "", s.Err()
+}

@@ -1,0 +1,199 @@
+package vfs
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+	_ "github.com/ncruces/go-sqlite3/driver"
+	_ "github.com/ncruces/go-sqlite3/embed"
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/mirror"
+	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/replicate"
+)
+
+// world is one database, its VFS, its store, and a mirror that applies every
+// entry that the engine takes, before it can go anywhere.
+type world struct {
+	t      testing.TB
+	name   string // of the VFS
+	path   string
+	store  replicate.Store
+	mirror *mirror.Mirror
+	// each is called after each entry, with the mirror at it.
+	each func(e *segment.Entry) error
+	opts Options
+
+	mu   sync.Mutex
+	fail error
+}
+
+// newWorld registers a VFS of its own for the test. Its cleanup shuts down,
+// restores the newest state and compares it with the file, page by page.
+func newWorld(t testing.TB, opts Options) *world {
+	t.Helper()
+	w := &world{
+		t: t, path: filepath.Join(t.TempDir(), "t.db"), mirror: mirror.New(),
+		name: "t_" + strings.NewReplacer("/", "_", "#", "_", "=", "_", " ", "_").Replace(t.Name()),
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	if opts.Store == nil {
+		w.store = replicate.NewMemStore()
+		opts.Store = func(string) (replicate.Store, error) { return w.store, nil }
+	}
+	opts.hooks.source = func(_ string, s replicate.Source) replicate.Source { return &tee{Source: s, w: w} }
+	if opts.MaxLag == 0 {
+		opts.MaxLag = replicate.AsFast
+	}
+	w.opts = opts
+	Register(w.name, opts)
+	return w
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// tee gives the mirror what the engine takes.
+type tee struct {
+	replicate.Source
+	w *world
+}
+
+func (s *tee) Take(limit int64) []*segment.Entry {
+	es := s.Source.Take(limit)
+	for _, e := range es {
+		s.w.apply(e)
+	}
+	return es
+}
+
+func (s *tee) Begin(ctx context.Context, start local.Start, tail local.Tail) error {
+	return s.Source.Begin(ctx, start, tail)
+}
+
+func (w *world) apply(e *segment.Entry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fail != nil {
+		return
+	}
+	if w.fail = w.mirror.Apply(e); w.fail == nil && w.each != nil {
+		w.fail = w.each(e)
+	}
+}
+
+func (w *world) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fail
+}
+
+// open opens a connection; extra are "key=value" parameters.
+func (w *world) open(extra ...string) *sqlite3.Conn {
+	w.t.Helper()
+	c, err := w.tryOpen(extra...)
+	must(w.t, err)
+	return c
+}
+
+func (w *world) tryOpen(extra ...string) (*sqlite3.Conn, error) {
+	q := url.Values{"vfs": {w.name}}
+	for _, x := range extra {
+		k, v, _ := strings.Cut(x, "=")
+		q.Add(k, v)
+	}
+	c, err := sqlite3.Open("file:" + w.path + "?" + q.Encode())
+	if err == nil {
+		c.BusyTimeout(10 * time.Second)
+	}
+	return c, err
+}
+
+func (w *world) sync() uint64 {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	txid, err := Sync(ctx, w.path)
+	must(w.t, err)
+	must(w.t, w.failed())
+	return txid
+}
+
+// shutdown ends the world's database in order.
+func (w *world) shutdown() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, db := range w.databases() {
+		must(w.t, db.shutdown(ctx))
+	}
+	must(w.t, w.failed())
+}
+
+func (w *world) databases() []*database {
+	registry.Lock()
+	defer registry.Unlock()
+	return registry.byName[w.name].databases.all()
+}
+
+// restore restores from the store and returns the image.
+func (w *world) restore(txid uint64) []byte {
+	w.t.Helper()
+	out := filepath.Join(w.t.TempDir(), "restored.db")
+	_, err := replicate.Restore(context.Background(), replicate.RestoreOptions{Store: w.store, Output: out, TXID: txid})
+	must(w.t, err)
+	b, err := os.ReadFile(out)
+	must(w.t, err)
+	must(w.t, os.Remove(out))
+	return b
+}
+
+// same checks that file, mirror and restore are equal. All connections must be
+// closed and the WAL gone.
+func (w *world) same() {
+	w.t.Helper()
+	if _, err := os.Stat(w.path + "-wal"); err == nil {
+		w.t.Fatal("the WAL is still there")
+	}
+	want, err := os.ReadFile(w.path)
+	must(w.t, err)
+	got, size := w.mirror.Image()
+	must(w.t, mirror.Compare(want, got, size))
+	must(w.t, mirror.Compare(want, w.restore(0), size))
+	must(w.t, mirror.Check(got, true))
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exec(t testing.TB, c *sqlite3.Conn, sql string) {
+	t.Helper()
+	if err := c.Exec(sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func text(t testing.TB, c *sqlite3.Conn, sql string) string {
+	t.Helper()
+	s, err := mirror.Text(c, sql)
+	must(t, err)
+	return s
+}
