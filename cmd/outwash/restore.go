@@ -33,7 +33,7 @@ Examples:
 		fs.Var(&f.timestamp, "timestamp", "restore the state after the last commit at or before `TIME`:\nRFC 3339, with or without a fraction of a second")
 		fs.BoolVar(&f.force, "force", false, "replace an existing database; no process may have it open")
 		fs.BoolVar(&f.dryRun, "dry-run", false, "find out what would be restored; write nothing")
-		fs.Var(&f.check, "integrity-check", "`HOW` SQLite checks the result before it gets its name: none, quick or full")
+		fs.Var(&f.check, "integrity-check", "`HOW` SQLite checks the result before it gets its name: none, quick, full")
 		fs.IntVar(&f.parallelism, "parallelism", 8, "how many requests run at once: `N` from 1 to 64")
 		fs.BoolVar(&f.json, "json", false, "print the result as JSON")
 		return f.run

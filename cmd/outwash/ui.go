@@ -13,6 +13,8 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"github.com/outwash/outwash/replicate"
 )
 
 // ui is the only one that writes to stdout and stderr: results go to stdout,
@@ -146,7 +148,8 @@ func plainMessage(err error) string {
 			pkg == "vfs" || pkg == "local" || pkg == "capture"):
 			s = rest
 		default:
-			return s
+			// What this means, the exit code says.
+			return strings.TrimSuffix(s, ": "+replicate.ErrConfig.Error())
 		}
 	}
 }
