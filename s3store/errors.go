@@ -179,12 +179,8 @@ func judgeConnection(err error) verdict {
 		return verdict{kind: objstore.ErrConfig, remedy: "the server speaks http, not https: write endpoint=http://…"}
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return verdict{retry: true, remedy: "the server's name can't be resolved: is the network up, is the endpoint or region right?"}
-	case errors.As(err, new(*smithyhttp.RequestSendError)), errors.As(err, new(*smithy.DeserializationError)), isNetError(err):
-		return verdict{retry: true}
-	}
-	var op *smithy.OperationError
-	if errors.As(err, &op) {
-		// Neither sent nor received: the SDK refused to build the request.
+	case errors.As(err, new(*smithy.SerializationError)), strings.Contains(err.Error(), "failed to resolve service endpoint"):
+		// Never sent: the SDK refuses to build the request.
 		return verdict{kind: objstore.ErrConfig, remedy: "the request can't be built from this URL and configuration"}
 	}
 	return verdict{retry: true}

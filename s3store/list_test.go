@@ -1,0 +1,121 @@
+package s3store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/outwash/outwash/internal/objstore"
+)
+
+func listing(keys string, more string) string {
+	var b strings.Builder
+	b.WriteString("<ListBucketResult>")
+	if more != "" {
+		b.WriteString("<IsTruncated>true</IsTruncated>" + more)
+	}
+	for _, k := range strings.Fields(keys) {
+		b.WriteString("<Contents><Key>" + k + "</Key><Size>1</Size><ETag>e</ETag><LastModified>2026-01-02T03:04:05Z</LastModified></Contents>")
+	}
+	return b.String() + "</ListBucketResult>"
+}
+
+// What servers do to listings, and what we make of it.
+func TestListOddities(t *testing.T) {
+	const token = "<NextContinuationToken>t</NextContinuationToken>"
+	for name, tt := range map[string]struct {
+		pages []string
+		want  string
+		err   error
+	}{
+		"directory marker":        {[]string{listing("path/ path/log/1", "")}, "log/1", nil},
+		"StartAfter ignored":      {[]string{listing("path/log/0 path/log/00 path/log/1", "")}, "log/1", nil},
+		"two pages":               {[]string{listing("path/log/1", token), listing("path/log/2", "")}, "log/1 log/2", nil},
+		"an empty page":           {[]string{listing("", token), listing("path/log/2", "")}, "log/2", nil},
+		"page repeated":           {[]string{listing("path/log/1", token), listing("path/log/1", token)}, "log/1", objstore.ErrUnsupported},
+		"out of order":            {[]string{listing("path/log/2 path/log/1", "")}, "log/2", objstore.ErrUnsupported},
+		"truncated without token": {[]string{listing("path/log/1", "<x/>")}, "log/1", objstore.ErrUnsupported},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := 0
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if q := r.URL.Query(); q.Get("prefix") != "path/log/" || (n == 0) != (q.Get("start-after") == "path/log/00") {
+					t.Errorf("page %d is asked for with %s", n, r.URL.RawQuery)
+				}
+				_, _ = w.Write([]byte(tt.pages[n]))
+				n++
+			})
+			var keys []string
+			var last error
+			for info, err := range s.List(t.Context(), "log/", "log/00") {
+				if last = err; err == nil {
+					keys = append(keys, info.Key)
+				}
+			}
+			if strings.Join(keys, " ") != tt.want || !errors.Is(last, tt.err) || (tt.err == nil) != (last == nil) {
+				t.Errorf("%q, %v; want %q, %v", keys, last, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+// A page that fails is asked for again, without losing or repeating anything.
+func TestListPageIsRetried(t *testing.T) {
+	n := 0
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch n++; n {
+		case 1:
+			_, _ = w.Write([]byte(listing("path/a", "<NextContinuationToken>t</NextContinuationToken>")))
+		case 2:
+			answer(w, 500, "InternalError", "")
+		case 3: // XML that ends early
+			_, _ = io.WriteString(w, listing("path/b", "")[:40])
+		default:
+			_, _ = w.Write([]byte(listing("path/b", "")))
+		}
+	})
+	var keys []string
+	for info, err := range s.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, info.Key)
+	}
+	if fmt.Sprint(keys) != "[a b]" || n != 4 {
+		t.Errorf("%v after %d requests", keys, n)
+	}
+}
+
+// DeleteObjects answers key by key: only what failed for a passing reason is
+// asked for again, and what is refused is reported.
+func TestDeletePartly(t *testing.T) {
+	n := 0
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		asked := strings.Count(string(body), "<Key>")
+		reply := ""
+		switch n++; n {
+		case 1:
+			if asked != 4 {
+				t.Errorf("first request for %d keys", asked)
+			}
+			for _, e := range []string{"b InternalError", "c AccessDenied", "d NoSuchKey"} {
+				key, code, _ := strings.Cut(e, " ")
+				reply += "<Error><Key>path/log/" + key + "</Key><Code>" + code + "</Code><Message>why</Message></Error>"
+			}
+		default:
+			if asked != 1 || !strings.Contains(string(body), "path/log/b<") {
+				t.Errorf("second request: %s", body)
+			}
+		}
+		_, _ = io.WriteString(w, "<DeleteResult>"+reply+"</DeleteResult>")
+	})
+	err := s.Delete(t.Context(), "log/a", "log/b", "log/c", "log/d")
+	if n != 2 || !errors.Is(err, objstore.ErrDenied) || !strings.Contains(err.Error(), "log/c") || strings.Contains(err.Error(), "log/b") {
+		t.Errorf("after %d requests: %v", n, err)
+	}
+	checkText(t, "delete", err)
+}
