@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/url"
 
 	"github.com/outwash/outwash/internal/segment"
 	"github.com/outwash/outwash/replicate"
@@ -62,7 +63,13 @@ func codeOf(err error) int {
 			}
 		}
 	}
-	if network := net.Error(nil); errors.As(err, &network) {
+	// Not net.Error: plain system errors satisfy that interface, too.
+	var (
+		dial *net.OpError
+		dns  *net.DNSError
+		http *url.Error
+	)
+	if errors.As(err, &dial) || errors.As(err, &dns) || errors.As(err, &http) {
 		return codeAccess
 	}
 	return codeFailed
@@ -78,8 +85,6 @@ var hints = []struct {
 	{replicate.ErrVersion, "install a newer outwash; \"outwash version\" tells which one this is"},
 	{replicate.ErrCorrupt, "\"outwash inspect OBJECT\" shows what is broken; another state may still be whole: see \"outwash ls URL\" and restore's -txid and -timestamp"},
 	{replicate.ErrForeign, "\"outwash inspect OBJECT\" shows what it is; nothing was changed"},
-	{replicate.ErrDenied, "s3 takes credentials from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE) or the machine's role; files need permission to be read"},
-	{replicate.ErrNoBucket, "check the bucket's name, and the endpoint and region if the URL has them"},
 	{replicate.ErrNoReplica, "check the path: a replica has an object called \"outwash\" directly below it"},
 	{replicate.ErrNotRestorable, "\"outwash ls URL\" shows what can be restored"},
 }

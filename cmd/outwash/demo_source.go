@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -43,11 +44,11 @@ func goSource(ctx context.Context) (string, error) {
 // order which mixes packages, so that a part of it is as good as the whole.
 func walkSource(dir string) ([]sourceFile, error) {
 	st, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.IsDir() {
+		return nil, usagef("-source %s is not a directory", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("-source: %w", err)
-	}
-	if !st.IsDir() {
-		return nil, usagef("-source %s is not a directory", dir)
 	}
 	var list []sourceFile
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

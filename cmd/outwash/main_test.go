@@ -12,6 +12,8 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/outwash/outwash/internal/versitygw"
 )
 
 func TestMain(m *testing.M) {
@@ -26,16 +28,31 @@ func TestMain(m *testing.M) {
 //	set FILE OFFSET BYTE…    change bytes (hex); a negative offset counts from the end
 //	cut FILE SIZE            truncate a file
 //	exits CODE ARG…          run outwash; it must exit with CODE
-func TestScript(t *testing.T) {
+func TestScript(t *testing.T) { runScripts(t, "testdata/script") }
+
+// TestS3 does the same with a replica in S3; the scripts find its URL, and those
+// of objects and of what doesn't exist, in their environment.
+func TestS3(t *testing.T) {
+	server := versitygw.Start(t)
+	runScripts(t, "testdata/s3", append(server.Env(),
+		"URL="+server.URL("demo")+"&region=us-east-1&force-path-style=true",
+		"LOG1="+server.URL("demo/log/0000000000000001"),
+		"LOG0="+server.URL("demo/log/0000000000ffffff"),
+		"NOWHERE="+server.URL("nowhere"),
+		"NOBUCKET=s3://nobucket/demo?endpoint="+server.Endpoint,
+	)...)
+}
+
+func runScripts(t *testing.T, dir string, env ...string) {
 	cache := filepath.Join(t.TempDir(), "cache")
 	setupDriver()
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("XDG_CACHE_HOME", cache)
-			env.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+		Setup: func(e *testscript.Env) error {
+			e.Vars = append(e.Vars, "XDG_CACHE_HOME="+cache, "AWS_EC2_METADATA_DISABLED=true")
+			e.Vars = append(e.Vars, env...)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
