@@ -3,6 +3,7 @@ package s3store
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"testing"
 
@@ -57,12 +58,26 @@ func TestConformsWithChecksums(t *testing.T) {
 			o := s.client.Options()
 			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
 			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+			o.HTTPClient = sumsChecker{t, o.HTTPClient}
 			s.client = s3.New(o)
 			return s
 		},
 		PartSize: 8 << 20,
 		Keys:     300,
 	}.Run(t)
+}
+
+// sumsChecker makes sure that the test tests what it says.
+type sumsChecker struct {
+	t    *testing.T
+	next s3.HTTPClient
+}
+
+func (c sumsChecker) Do(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodPut && r.Header.Get("X-Amz-Checksum-Crc32") == "" && r.Header.Get("X-Amz-Trailer") == "" {
+		c.t.Errorf("PUT %s without a checksum", r.URL)
+	}
+	return c.next.Do(r)
 }
 
 // At the bucket's top, through the registry.

@@ -25,7 +25,7 @@ const (
 	hintParts = 9_000
 	// cleanupTime is how long a failed upload is cleaned up after. It has a time of
 	// its own, as the usual reason for failing is that the caller's is over.
-	cleanupTime = 15 * time.Second
+	cleanupTime = 5 * time.Second
 )
 
 // partSize is the size of all parts of one upload but the last: some servers
