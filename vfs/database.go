@@ -123,7 +123,7 @@ func (db *database) start(v *replicated) (err error) {
 		}
 	}()
 	db.capture, err = capture.Open(capture.Options{
-		Path: db.path, Dir: db.dir, VFS: db.opts.Base, Logger: db.log,
+		Path: db.path, Dir: db.dir, VFS: db.opts.Base, Logger: db.opts.logger(),
 		Failpoint: db.opts.hooks.failpoint, Off: db.opts.hooks.off,
 	})
 	if err != nil {
@@ -131,7 +131,7 @@ func (db *database) start(v *replicated) (err error) {
 	}
 	o := replicate.EngineOptions{
 		Store: store, Source: db.capture, Local: db.dir, Database: db.path,
-		MaxLag: db.p.maxLag, Logger: db.log, OnState: db.opts.OnState, Failpoint: db.opts.hooks.failpoint,
+		MaxLag: db.p.maxLag, Logger: db.opts.logger(), OnState: db.opts.OnState, Failpoint: db.opts.hooks.failpoint,
 	}
 	if db.p.restore == RestoreAuto {
 		o.Restore = func(ctx context.Context, _ replicate.Tail) error {

@@ -76,8 +76,10 @@ func (f *mainFile) Unlock(l vfs.LockLevel) error {
 }
 
 // WriteAt lets checkpoints write. Outside of them a write is a commit in a
-// rollback-journal mode, which isn't captured: only the one that puts a database
-// into WAL mode, before anything of it is replicated, may pass.
+// rollback-journal mode, which isn't captured. Only page 1 may be written, while
+// nothing is replicated: that is how a database gets into WAL mode, and how a new
+// one gets its auto_vacuum; whatever is committed next has page 1 in it, or the
+// whole database is taken over.
 func (f *mainFile) WriteAt(p []byte, off int64) (int, error) {
 	switch {
 	case f.checkpoint:
@@ -85,7 +87,7 @@ func (f *mainFile) WriteAt(p []byte, off int64) (int, error) {
 			return 0, vfs.SystemError(f.refused, sqlite3.IOERR_WRITE)
 		}
 	case f.rollback:
-	case f.db.capture.Empty() && off == 0 && len(p) >= 100 && p[18] == 2 && p[19] == 2:
+	case off == 0 && f.db.capture.Empty():
 	default:
 		return 0, f.db.refuse(errRollbackMode)
 	}

@@ -1,7 +1,10 @@
 package vfs
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -16,6 +19,7 @@ import (
 	_ "github.com/ncruces/go-sqlite3/embed"
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/mirror"
+	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
 	"github.com/outwash/outwash/replicate"
 )
@@ -26,7 +30,7 @@ type world struct {
 	t      testing.TB
 	name   string // of the VFS
 	path   string
-	store  replicate.Store
+	store  *faultstore.Store
 	mirror *mirror.Mirror
 	// each is called after each entry, with the mirror at it.
 	each func(e *segment.Entry) error
@@ -47,10 +51,8 @@ func newWorld(t testing.TB, opts Options) *world {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
-	if opts.Store == nil {
-		w.store = replicate.NewMemStore()
-		opts.Store = func(string) (replicate.Store, error) { return w.store, nil }
-	}
+	w.store = faultstore.New(replicate.NewMemStore())
+	opts.Store = func(string) (replicate.Store, error) { return w.store, nil }
 	opts.hooks.source = func(_ string, s replicate.Source) replicate.Source { return &tee{Source: s, w: w} }
 	if opts.MaxLag == 0 {
 		opts.MaxLag = replicate.AsFast
@@ -81,8 +83,44 @@ func (s *tee) Take(limit int64) []*segment.Entry {
 	return es
 }
 
+// Begin puts the mirror where the line is: an engine that starts continues it.
 func (s *tee) Begin(ctx context.Context, start local.Start, tail local.Tail) error {
+	if sum, _ := s.w.mirror.Checksum(); sum != tail.Checksum {
+		s.w.mirror.Load(s.w.restore(tail.TXID), int(tail.PageSize))
+	}
 	return s.Source.Begin(ctx, start, tail)
+}
+
+// Export gives the mirror the pages, of which the last ones count.
+func (s *tee) Export(ctx context.Context, tail local.Tail, write func(segment.Block, []byte) error) (*segment.Entry, error) {
+	dec := segment.NewBlockDecoder()
+	pages := map[uint64][]byte{}
+	size := 0
+	e, err := s.Source.Export(ctx, tail, func(b segment.Block, stored []byte) error {
+		for _, size = range []int{512, 1024, 2048, 4096, 8192, 16384, 32768, 65536} {
+			if plain, err := dec.Decode(nil, &b, stored, uint32(size), nil); err == nil {
+				for i, p := range b.Pages {
+					pages[p.No] = bytes.Clone(plain[i*size : (i+1)*size])
+				}
+				break
+			}
+		}
+		return write(b, stored)
+	})
+	if err != nil {
+		return e, err
+	}
+	image := make([]byte, int(e.Commit)*int(e.PageSize))
+	for no, p := range pages {
+		if no <= e.Commit {
+			copy(image[int(no-1)*len(p):], p)
+		}
+	}
+	s.w.mirror.Load(image, int(e.PageSize))
+	if sum, _ := s.w.mirror.Checksum(); sum != e.Post {
+		s.w.t.Errorf("the exported pages have checksum %016x, the entry says %016x", sum, e.Post)
+	}
+	return e, nil
 }
 
 func (w *world) apply(e *segment.Entry) {
@@ -175,6 +213,37 @@ func (w *world) same() {
 	must(w.t, mirror.Compare(want, got, size))
 	must(w.t, mirror.Compare(want, w.restore(0), size))
 	must(w.t, mirror.Check(got, true))
+}
+
+// kill stops what replicates the world, as the end of its process would.
+func (w *world) kill() {
+	for _, db := range w.databases() {
+		db.cancel()
+		<-db.engine.Done()
+	}
+}
+
+// clone is the world after a crash of its process: the same store, and copies of
+// the files as they are. The old world stays as it is; it must write no more.
+func (w *world) clone(opts Options) *world {
+	w.t.Helper()
+	w.kill()
+	n := newWorld(w.t, opts)
+	n.store = w.store
+	n.opts.Store = func(string) (replicate.Store, error) { return w.store, nil }
+	n.name += "_clone"
+	n.path = filepath.Join(w.t.TempDir(), "t.db")
+	Register(n.name, n.opts)
+	must(w.t, os.Mkdir(n.path+local.Suffix, 0o700))
+	for _, f := range []string{"", "-wal", local.Suffix + "/lineage", local.Suffix + "/spool", local.Suffix + "/clean"} {
+		b, err := os.ReadFile(w.path + f)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		must(w.t, err)
+		must(w.t, os.WriteFile(n.path+f, b, 0o600))
+	}
+	return n
 }
 
 func must(t testing.TB, err error) {

@@ -123,7 +123,7 @@ func (d *DB) await(ok func() bool, limit time.Duration) bool {
 		d.cond.Broadcast()
 	})
 	defer t.Stop()
-	for !ok() && !late {
+	for !ok() && !late && d.failed == nil {
 		d.cond.Wait()
 	}
 	return ok()

@@ -4,6 +4,7 @@ package mirror
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -102,6 +103,21 @@ func (m *Mirror) Apply(e *segment.Entry) error {
 	return nil
 }
 
+// Load makes the mirror an image, as after a restore.
+func (m *Mirror) Load(image []byte, pageSize int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pageSize, m.pages, m.sum = uint32(pageSize), nil, 0
+	for no := uint64(1); len(image) > 0; no++ {
+		p := bytes.Clone(image[:pageSize])
+		image = image[pageSize:]
+		m.pages = append(m.pages, p)
+		if no != segment.LockPage(m.pageSize) {
+			m.sum ^= segment.PageHash(no, p)
+		}
+	}
+}
+
 // Image returns the database and its page size.
 func (m *Mirror) Image() ([]byte, int) {
 	m.mu.Lock()
@@ -142,34 +158,43 @@ func Compare(want, got []byte, pageSize int) error {
 	return nil
 }
 
-// Check opens an image with the plain driver and runs queries that must return
-// 0, and integrity_check if full.
-func Check(image []byte, full bool, zero ...string) error {
+// Query opens an image with the plain driver.
+func Query(image []byte, f func(c *sqlite3.Conn) error) error {
 	if len(image) == 0 {
-		return nil
+		return errors.New("mirror: an empty image has no tables")
 	}
 	dir := ""
 	if fi, err := os.Stat("/dev/shm"); err == nil && fi.IsDir() {
 		dir = "/dev/shm"
 	}
-	f, err := os.CreateTemp(dir, "mirror*.db")
+	file, err := os.CreateTemp(dir, "mirror*.db")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer os.Remove(file.Name())
 	image = bytes.Clone(image)
 	image[18], image[19] = 1, 1 // a WAL-mode image can't be opened immutable
-	if _, err := f.Write(image); err != nil {
+	if _, err := file.Write(image); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
+	if err := file.Close(); err != nil {
 		return err
 	}
-	c, err := sqlite3.OpenFlags("file:"+f.Name()+"?immutable=1", sqlite3.OPEN_READONLY|sqlite3.OPEN_URI)
+	c, err := sqlite3.OpenFlags("file:"+file.Name()+"?immutable=1", sqlite3.OPEN_READONLY|sqlite3.OPEN_URI)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	return f(c)
+}
+
+// Check runs queries on an image that must return 0, and integrity_check if full.
+func Check(image []byte, full bool, zero ...string) error {
+	return Query(image, func(c *sqlite3.Conn) error { return CheckConn(c, full, zero...) })
+}
+
+// CheckConn is Check for an open connection.
+func CheckConn(c *sqlite3.Conn, full bool, zero ...string) error {
 	if full {
 		s, err := Text(c, "PRAGMA integrity_check(3)")
 		if err != nil || s != "ok" {

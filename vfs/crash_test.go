@@ -1,0 +1,162 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/objstore/faultstore"
+)
+
+// stall makes the store refuse every new log segment, as an outage would.
+func (w *world) stall() {
+	w.store.SetHooks(faultstore.Hooks{Before: func(_ context.Context, c faultstore.Call) error {
+		if c.Op == faultstore.Create {
+			return faultstore.ErrInjected
+		}
+		return nil
+	}})
+}
+
+func (w *world) heal() { w.store.SetHooks(faultstore.Hooks{}) }
+
+// TestCrashAfterGate kills the process (by going on with copies of its files)
+// after the log lost commits that the store does not have. With the gate they
+// are in the spool; without it, the database is refused: it is never continued
+// with a hole.
+func TestCrashAfterGate(t *testing.T) {
+	for _, tt := range []struct {
+		gate string
+		lose func(t *testing.T, c *sqlite3.Conn)
+	}{
+		{"restart", func(t *testing.T, c *sqlite3.Conn) {
+			exec(t, c, "PRAGMA wal_checkpoint(PASSIVE); INSERT INTO t VALUES(100)")
+		}},
+		{"truncate", func(t *testing.T, c *sqlite3.Conn) {
+			exec(t, c, "PRAGMA wal_checkpoint(TRUNCATE)")
+		}},
+		{"delete", func(t *testing.T, c *sqlite3.Conn) { must(t, c.Close()) }},
+	} {
+		for _, off := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/off=%v", tt.gate, off), func(t *testing.T) {
+				opts := Options{CloseTimeout: -1}
+				opts.hooks.off = map[string]bool{tt.gate: off}
+				w := newWorld(t, opts)
+				c := w.open()
+				exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
+				w.sync()
+				w.stall()
+				exec(t, c, "INSERT INTO t VALUES(1); INSERT INTO t VALUES(2)")
+				tt.lose(t, c)
+				n := w.clone(Options{})
+				n.heal()
+				c, err := n.tryOpen()
+				if off {
+					if err == nil {
+						defer c.Close()
+						_, err = syncNow(n)
+					}
+					if err == nil {
+						t.Fatal("the gate was off and nobody noticed that commits are missing")
+					}
+					t.Log(err)
+					return
+				}
+				must(t, err)
+				rows := text(t, c, "SELECT count(*) FROM t")
+				exec(t, c, "INSERT INTO t VALUES(200)")
+				n.sync()
+				must(t, c.Close())
+				n.shutdown()
+				n.same()
+				t.Logf("%s rows; %v", rows, n.mirror)
+			})
+		}
+	}
+}
+
+// TestCrashEverywhere kills the process at each failpoint and at moments between,
+// and goes on: the restored database is a committed prefix before, and whole
+// after.
+func TestCrashWithBacklog(t *testing.T) {
+	for commits := range 8 {
+		for _, checkpoint := range []string{"", "PASSIVE", "TRUNCATE"} {
+			t.Run(fmt.Sprint(commits, checkpoint), func(t *testing.T) {
+				w := newWorld(t, Options{})
+				c := w.open()
+				exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
+				w.sync()
+				w.stall()
+				for i := range commits {
+					exec(t, c, fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
+					if i == commits/2 && checkpoint != "" {
+						exec(t, c, "PRAGMA wal_checkpoint("+checkpoint+")")
+					}
+				}
+				n := w.clone(Options{})
+				n.heal()
+				c = n.open()
+				if got := text(t, c, "SELECT count(*) FROM t"); got != fmt.Sprint(commits) {
+					t.Fatalf("%s rows of %d", got, commits)
+				}
+				n.sync()
+				exec(t, c, "INSERT INTO t VALUES(-1)")
+				must(t, c.Close())
+				n.shutdown()
+				n.same()
+			})
+		}
+	}
+}
+
+// TestStoreOutage: commits go on while the store is away, and arrive after.
+func TestStoreOutage(t *testing.T) {
+	w := newWorld(t, Options{})
+	c := w.open()
+	exec(t, c, "PRAGMA journal_mode=wal; PRAGMA wal_autocheckpoint=20; CREATE TABLE t(a, b)")
+	w.sync()
+	w.stall()
+	for i := range 300 {
+		exec(t, c, fmt.Sprintf("INSERT INTO t VALUES(%d, randomblob(3000))", i))
+	}
+	s := text(t, c, "PRAGMA replicated_status")
+	if !strings.Contains(s, `"spooled":`) || strings.Contains(s, `"spooled":0,`) {
+		t.Error("nothing is spooled:", s)
+	}
+	w.heal()
+	w.sync()
+	must(t, c.Close())
+	w.shutdown()
+	w.same()
+}
+
+// TestRefusals: what is not captured fails, with a reason.
+func TestRefusals(t *testing.T) {
+	w := newWorld(t, Options{})
+	c := w.open()
+	defer c.Close()
+	if err := c.Exec("CREATE TABLE t(a)"); !errors.Is(err, sqlite3.READONLY) {
+		t.Error("a rollback-mode commit:", err)
+	}
+	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
+	for _, sql := range []string{"PRAGMA journal_mode=delete", "PRAGMA locking_mode=exclusive", "PRAGMA main.journal_mode=off"} {
+		if err := c.Exec(sql); err == nil || !strings.Contains(err.Error(), "not replicated yet") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if got := text(t, c, "PRAGMA journal_mode"); got != "wal" {
+		t.Error("journal_mode", got)
+	}
+	for _, params := range [][]string{{"replica_lag=1s"}, {"region=us-east-1"}, {"replica_max_lag=never"}, {"replica_restore=yes"}} {
+		c, err := w.tryOpen(params...)
+		if err == nil {
+			c.Close()
+			t.Errorf("%v was accepted", params)
+		} else {
+			t.Log(err)
+		}
+	}
+}
