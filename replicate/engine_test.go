@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"testing"
@@ -69,7 +70,7 @@ func TestOpenWithoutCommitWritesNoClaim(t *testing.T) {
 
 // A database with content: small ones go into the log, large ones get a snapshot.
 func TestFirstContact(t *testing.T) {
-	for _, pages := range []int{40, 9000} {
+	for _, pages := range []int{40, 1100} {
 		t.Run(fmt.Sprint(pages), func(t *testing.T) {
 			mc := newMachine(t, objstore.NewMem(), 7)
 			grown(mc.m, pages)
@@ -84,7 +85,7 @@ func TestFirstContact(t *testing.T) {
 			p.close(t)
 			res := mc.checkNewest()
 			snaps := keys(t, mc.store, segment.SnapshotPrefix)
-			if large := pages > 8192; large != (len(snaps) == 1) || large != (res.Snapshot == 2) {
+			if large := pages > 1024; large != (len(snaps) == 1) || large != (res.Snapshot == 2) {
 				t.Fatalf("snapshots %v, restored from %d", snaps, res.Snapshot)
 			}
 			mc.checkAll()
@@ -99,6 +100,7 @@ func TestFirstContact(t *testing.T) {
 
 // grown gives the model content that no entry tells of.
 func grown(m *model, pages int) {
+	m.cur = &state{pageSize: 4096}
 	st := &state{pageSize: m.cur.pageSize}
 	for range pages {
 		st.pages = append(st.pages, m.page())
@@ -114,7 +116,7 @@ func TestLargeEntry(t *testing.T) {
 	mc.m.commit()
 	p.sync(t)
 	mc.m.mu.Lock()
-	large(mc.m, 20000)
+	large(mc.m, 20000*512/int(mc.m.cur.pageSize))
 	mc.m.mu.Unlock()
 	mc.m.commit()
 	mc.m.commit()
@@ -137,8 +139,8 @@ func large(m *model, pages int) {
 	changed := map[uint64]bool{}
 	for range pages {
 		p := make([]byte, m.cur.pageSize)
-		for i := range p {
-			p[i] = byte(m.rng.Uint32())
+		for i := 0; i < len(p); i += 8 {
+			binary.LittleEndian.PutUint64(p[i:], m.rng.Uint64())
 		}
 		next = append(next, p)
 		changed[uint64(len(next))] = true

@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -53,12 +54,10 @@ func newModel(seed uint64) *model {
 
 func (m *model) page() []byte {
 	p := make([]byte, m.cur.pageSize)
-	for i := range p {
-		p[i] = byte(m.rng.IntN(4))
+	for i := 8; i < len(p); i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], m.rng.Uint64()&0x0303030303030303)
 	}
-	for i := range 8 {
-		p[i] = byte(m.rng.Uint32())
-	}
+	binary.LittleEndian.PutUint64(p, m.rng.Uint64())
 	return p
 }
 
