@@ -125,73 +125,70 @@ func (d *DB) lastFrames(pages []uint32, size uint32) []uint64 {
 	return order[:n]
 }
 
-// builder makes one entry: it gathers pages into blocks, and the blocks into a
-// body in memory or, if it grows large, in the spool.
+// builder makes one entry: it gathers pages, which come in ascending order, into
+// blocks, and the blocks into a body in memory or, if it grows large, in the spool.
 type builder struct {
 	d      *DB
 	e      *segment.Entry
 	before segment.WALPosition
 	start  time.Time
+	txids  uint64 // that it covers; 0: only if it has pages
 
-	txids uint64 // that it covers; 0: only if it has pages
-
-	patch, whole gather
-	body         []byte
-	file         *local.EntryWriter
+	gather
+	body []byte
+	file *local.EntryWriter
 }
 
 // gather is a block in the making.
 type gather struct {
-	pages       []segment.Page
-	plain, dict []byte
+	pages []segment.Page
+	plain []byte
+	dict  []byte // old versions: the block is a patch
+	whole bool   // a page's old version can't be had: the block must stand alone
 }
 
 func (d *DB) newBuilder(e *segment.Entry) *builder {
 	e.Pre, e.PreCommit, e.PageSize = d.table.sum, d.table.size(), d.table.pageSize
-	b := &builder{d: d, e: e, before: d.lastPos, start: d.opts.Now()}
-	b.patch, b.whole, b.body = d.bufs.patch, d.bufs.whole, d.bufs.body
-	return b
+	return &builder{d: d, e: e, before: d.lastPos, start: d.opts.Now(), gather: d.bufs.gather, body: d.bufs.body}
 }
 
 // addFrame adds the page that a frame has, as a patch if its old version can be
 // proven.
 func (b *builder) addFrame(no uint64, frame uint32) error {
-	d, size := b.d, int(b.d.table.pageSize)
-	g := &b.patch
-	g.plain = slices.Grow(g.plain, size)[:len(g.plain)+size]
-	page := g.plain[len(g.plain)-size:]
-	if err := readFrame(d.wal, frame, page); err != nil {
+	page := b.d.bufs.page(b.d.table.pageSize)
+	if err := readFrame(b.d.wal, frame, page); err != nil {
 		return err
 	}
 	hash := segment.PageHash(no, page)
-	old, proven, err := b.oldVersion(no)
-	switch {
-	case err != nil:
-		return err
-	case old == nil && no <= b.e.PreCommit && !proven:
-		// Its base can't be had: it goes whole, in another block.
-		b.whole.plain = append(b.whole.plain, page...)
-		g.plain = g.plain[:len(g.plain)-size]
-		return b.add(&b.whole, no, hash)
-	case proven && hash == d.table.get(no) && no <= b.e.MinCommit && bytes.Equal(old, page):
-		// The commit wrote what was there.
-		g.plain = g.plain[:len(g.plain)-size]
-		g.dict = g.dict[:len(g.dict)-size]
-		return nil
+	if no > b.e.PreCommit {
+		return b.add(no, hash, page)
 	}
-	return b.add(g, no, hash)
+	old, err := b.oldVersion(no)
+	if err != nil {
+		return err
+	}
+	if old != nil && no <= b.e.MinCommit && bytes.Equal(old, page) {
+		return nil // the commit wrote what was there
+	}
+	if whole := old == nil; len(b.pages) > 0 && (whole && len(b.dict) > 0 || !whole && b.whole) {
+		if err := b.flush(); err != nil {
+			return err
+		}
+	}
+	b.whole = b.whole || old == nil
+	b.dict = append(b.dict, old...)
+	return b.add(no, hash, page)
 }
 
-// oldVersion appends the page's version before the entry to the dictionary, and
-// proves it. (nil, false): there is none, or it can't be proven.
-func (b *builder) oldVersion(no uint64) (old []byte, proven bool, err error) {
-	d, size := b.d, int(b.d.table.pageSize)
-	if no > b.e.PreCommit || b.d.opts.Now().Sub(b.start) > patchBudget {
-		return nil, false, nil
+// oldVersion returns the page's version before the entry, proven by its hash;
+// nil if it can't be had.
+func (b *builder) oldVersion(no uint64) ([]byte, error) {
+	d := b.d
+	if d.opts.Now().Sub(b.start) > patchBudget {
+		return nil, nil
 	}
-	g := &b.patch
-	g.dict = slices.Grow(g.dict, size)[:len(g.dict)+size]
-	old = g.dict[len(g.dict)-size:]
+	old := d.bufs.oldPage(d.table.pageSize)
+	var err error
 	if frame := d.last[uint32(no)]; frame != 0 {
 		err = readFrame(d.wal, frame, old)
 	} else {
@@ -200,38 +197,46 @@ func (b *builder) oldVersion(no uint64) (old []byte, proven bool, err error) {
 			err = readPage(d.file, no, old)
 		}
 	}
-	if err == nil && segment.PageHash(no, old) == d.table.get(no) {
-		return old, true, nil
+	if err != nil || segment.PageHash(no, old) != d.table.get(no) {
+		return nil, err
 	}
-	g.dict = g.dict[:len(g.dict)-size]
-	return nil, false, err
+	return old, nil
 }
 
-func (b *builder) add(g *gather, no, hash uint64) error {
-	g.pages = append(g.pages, segment.Page{No: no, Hash: hash})
-	limit := min(segment.MaxBlockPages, max(1, segment.MaxBlockPlain/int(b.d.table.pageSize)))
-	if len(g.pages) < limit {
+func (b *builder) add(no, hash uint64, page []byte) error {
+	b.pages = append(b.pages, segment.Page{No: no, Hash: hash})
+	b.plain = append(b.plain, page...)
+	if len(b.pages) < blockPages(b.d.table.pageSize) {
 		return nil
 	}
-	return b.flush(g)
+	return b.flush()
 }
 
-// flush encodes a gathered block.
-func (b *builder) flush(g *gather) error {
-	if len(g.pages) == 0 {
+// blockPages is how many pages a block has at most.
+func blockPages(pageSize uint32) int {
+	return min(segment.MaxBlockPages, segment.MaxBlockPlain/int(pageSize))
+}
+
+// flush encodes the gathered block.
+func (b *builder) flush() error {
+	if len(b.pages) == 0 {
 		return nil
 	}
 	n := len(b.body)
-	out, codec, base := b.d.enc.Encode(b.body, g.plain, g.dict)
+	out, codec, base := b.d.enc.Encode(b.body, b.plain, b.dict)
 	b.body = out
 	b.e.Blocks = append(b.e.Blocks, segment.Block{
-		Codec: codec, Base: base, Stored: uint32(len(out) - n), Pages: slices.Clone(g.pages),
+		Codec: codec, Base: base, Stored: uint32(len(out) - n), Pages: slices.Clone(b.pages),
 	})
-	g.pages, g.plain, g.dict = g.pages[:0], g.plain[:0], g.dict[:0]
+	b.reset()
 	if len(b.body) <= inMemory {
 		return nil
 	}
 	return b.toFile()
+}
+
+func (g *gather) reset() {
+	g.pages, g.plain, g.dict, g.whole = g.pages[:0], g.plain[:0], g.dict[:0], false
 }
 
 // toFile moves what there is of the body to the spool.
@@ -250,10 +255,7 @@ func (b *builder) toFile() error {
 
 // finish completes the entry: checksum, times, body.
 func (b *builder) finish(post func(*segment.Entry) uint64, since int64) error {
-	if err := b.flush(&b.patch); err != nil {
-		return err
-	}
-	if err := b.flush(&b.whole); err != nil {
+	if err := b.flush(); err != nil {
 		return err
 	}
 	d, e := b.d, b.e
@@ -308,9 +310,8 @@ func (d *DB) sumAfter(e *segment.Entry) uint64 {
 
 // abort gives the buffers back.
 func (b *builder) abort() {
-	b.d.bufs.patch = gather{b.patch.pages[:0], b.patch.plain[:0], b.patch.dict[:0]}
-	b.d.bufs.whole = gather{b.whole.pages[:0], b.whole.plain[:0], b.whole.dict[:0]}
-	b.d.bufs.body = b.body[:0]
+	b.reset()
+	b.d.bufs.gather, b.d.bufs.body = b.gather, b.body[:0]
 }
 
 func (d *DB) enqueue(b *builder) {

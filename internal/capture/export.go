@@ -197,7 +197,7 @@ func (x *export) copy(ctx context.Context, v *view, unlimited bool) error {
 	lock := segment.LockPage(v.pageSize)
 	x.todo.remove(lock)
 	unlimited = unlimited || int64(x.todo.n)*int64(v.pageSize) <= finalBytes
-	perBlock := min(segment.MaxBlockPages, max(1, segment.MaxBlockPlain/int(v.pageSize)))
+	perBlock := blockPages(v.pageSize)
 	for i := range x.todo.words {
 		for x.todo.words[i] != 0 {
 			no := uint64(i)*64 + uint64(bits.TrailingZeros64(x.todo.words[i]))

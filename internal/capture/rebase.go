@@ -208,8 +208,7 @@ func (b *builder) readAll(ctx context.Context, r rule, v *view) (table, error) {
 		if !r.want(no, b.d.table.get(no), hash) {
 			continue
 		}
-		b.whole.plain = append(b.whole.plain, page...)
-		if err := b.add(&b.whole, no, hash); err != nil {
+		if err := b.add(no, hash, page); err != nil {
 			return now, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/outwash/outwash/internal/wal"
 )
@@ -127,9 +128,10 @@ type buffers struct {
 	commits []commit
 	read    []byte
 	order   []uint64
-	patch   gather
-	whole   gather
+	gather  gather
 	body    []byte
+	new     []byte
+	old     []byte
 }
 
 func (b *buffers) chunk(n int64) []byte {
@@ -137,4 +139,14 @@ func (b *buffers) chunk(n int64) []byte {
 		b.read = make([]byte, n)
 	}
 	return b.read[:n]
+}
+
+func (b *buffers) page(n uint32) []byte {
+	b.new = slices.Grow(b.new[:0], int(n))[:n]
+	return b.new
+}
+
+func (b *buffers) oldPage(n uint32) []byte {
+	b.old = slices.Grow(b.old[:0], int(n))[:n]
+	return b.old
 }
