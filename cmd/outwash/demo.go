@@ -217,7 +217,7 @@ func (d *demo) write(ctx context.Context) error {
 	d.r.Reads, d.r.Early = last.Reads+last2.Reads, last2.Done.Early
 	slices.Sort(d.lags)
 	d.r.LagP50, d.r.LagP99, d.r.LagSamples = percentile(d.lags, 50), percentile(d.lags, 99), len(d.lags)
-	d.say("Loaded; shut down in order in %s. Restoring.", seconds(last2.Done.Shutdown))
+	d.say("Loaded, and shut down in order. Restoring.")
 	return nil
 }
 
@@ -275,11 +275,21 @@ func (d *demo) writer(ctx context.Context, kill func(*event) bool, args ...strin
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, fmt.Errorf("the writer failed: %s", strings.TrimPrefix(strings.TrimSpace(stderr.String()), "outwash: "+demoWriterVerb.name+": "))
+		return nil, fmt.Errorf("the writer failed: %s", lastWords(stderr.String()))
 	case kill != nil:
 		return nil, errors.New("the writer ended before it was killed")
 	}
 	return last, nil
+}
+
+// lastWords is what a writer said when it failed, without the log before.
+func lastWords(stderr string) string {
+	stderr = strings.TrimSpace(stderr)
+	prefix := "outwash: " + demoWriterVerb.name + ": "
+	if i := strings.LastIndex(stderr, prefix); i >= 0 {
+		return stderr[i+len(prefix):]
+	}
+	return stderr
 }
 
 // checkpoint brings the whole database into its file, without Outwash.

@@ -179,8 +179,8 @@ func (r *report) print(u *ui, long bool) {
 			note = "the state before is replaced whole"
 		}
 		pairs = append(pairs, "owner", h.Owner,
-			"TXIDs", fmt.Sprintf("%d to %d, in %s", h.MinTXID, h.MaxTXID, plural(h.Entries, "entry", "entries")),
-			"committed", moment(h.From)+" to "+moment(h.To),
+			"TXID", fmt.Sprintf("%s, in %s", span(fmt.Sprint(h.MinTXID), fmt.Sprint(h.MaxTXID)), plural(h.Entries, "entry", "entries")),
+			"committed", span(moment(h.From), moment(h.To)),
 			"checksum", h.Pre+" before, "+h.Post+" after",
 			"database size", fmt.Sprintf("%s before, %s after, at least %s, of %d bytes", plural(h.PreCommit, "page", "pages"), count(h.Commit), count(h.MinCommit), r.PageSize),
 			"note", note, "WAL position", w, "extensions", strings.Join(h.Extensions, ", "),
@@ -244,6 +244,14 @@ func (r *report) printEntries(u *ui, long bool) {
 			}
 		}
 	}
+}
+
+// span is a range, or the one thing that it consists of.
+func span(from, to string) string {
+	if from == to {
+		return from
+	}
+	return from + " to " + to
 }
 
 func describe(kind string) string {

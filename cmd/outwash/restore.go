@@ -91,7 +91,7 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	}
 	if f.check.value != checkNone {
 		opts.Check = func(path string) error {
-			bar.set(1, 0, f.check.value+" check")
+			bar.stage(f.check.value + " check")
 			return checkDatabase(path, f.check.value)
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -162,18 +161,23 @@ type progress struct {
 
 // progress starts a bar that counts bytes; off suppresses it.
 func (u *ui) progress(what string, off bool) *progress {
-	if off || !u.terminal {
-		return &progress{u: u}
+	p := &progress{u: u}
+	if !off && u.terminal {
+		p.bar = u.newBar(what, true)
 	}
-	return &progress{u, progressbar.NewOptions64(-1,
+	return p
+}
+
+func (u *ui) newBar(what string, bytes bool) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(-1,
 		progressbar.OptionSetWriter(u.errOut),
 		progressbar.OptionSetDescription(what),
-		progressbar.OptionShowBytes(true),
-		progressbar.OptionShowElapsedTimeOnFinish(),
+		progressbar.OptionShowBytes(bytes),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionSetWidth(30),
-		progressbar.OptionClearOnFinish(),
-	)}
+		// Otherwise it draws itself, even after its end.
+		progressbar.OptionSetSpinnerChangeInterval(0),
+	)
 }
 
 func (p *progress) set(done, total int64, what string) {
@@ -193,11 +197,19 @@ func (p *progress) set(done, total int64, what string) {
 	p.bar.Set64(done)
 }
 
+// stage goes on with something whose end can't be told.
+func (p *progress) stage(what string) {
+	if p.bar != nil {
+		p.bar.Clear()
+		p.bar = p.u.newBar(what, false)
+		p.bar.Set64(1)
+	}
+}
+
 // done removes the bar.
 func (p *progress) done() {
 	if p.bar != nil {
 		p.bar.Clear()
-		p.bar.Exit()
 		p.bar = nil
 	}
 }
@@ -254,12 +266,4 @@ func seconds(s float64) string {
 		return fmt.Sprintf("%.2f s", s)
 	}
 	return time.Duration(s * float64(time.Second)).Round(time.Second).String()
-}
-
-// join is errors.Join for messages on one line.
-func join(errs []string) error {
-	if len(errs) == 0 {
-		return nil
-	}
-	return errors.New(strings.Join(errs, "; "))
 }
