@@ -10,6 +10,15 @@ import (
 type BlockEncoder struct {
 	plain *zstd.Encoder // made when needed: each has tables of its own
 	patch *zstd.Encoder
+	out   appender // of patch
+}
+
+// appender is a slice that can be written to.
+type appender []byte
+
+func (a *appender) Write(b []byte) (int, error) {
+	*a = append(*a, b...)
+	return len(b), nil
 }
 
 // NewBlockEncoder returns a BlockEncoder.
@@ -25,15 +34,10 @@ func (e *BlockEncoder) Encode(dst, plain, dict []byte) (out []byte, codec Codec,
 	}
 	n := len(dst)
 	if len(dict) > 0 {
-		if e.patch == nil {
-			e.patch = newEncoder()
+		if out = e.encodePatch(dst, plain, dict); len(out) > n && len(out)-n < len(plain) {
+			return out, CodecZstd, BasePatch
 		}
-		if err := e.patch.ResetWithOptions(nil, zstd.WithEncoderDictRaw(0, dict)); err == nil {
-			if out = e.patch.EncodeAll(plain, dst); len(out)-n < len(plain) {
-				return out, CodecZstd, BasePatch
-			}
-			dst = out[:n]
-		}
+		dst = out[:n]
 	}
 	if e.plain == nil {
 		e.plain = newEncoder()
@@ -43,6 +47,36 @@ func (e *BlockEncoder) Encode(dst, plain, dict []byte) (out []byte, codec Codec,
 	}
 	return append(out[:n], plain...), CodecRaw, BaseNone
 }
+
+// encodePatch returns dst itself if dict can't be used.
+func (e *BlockEncoder) encodePatch(dst, plain, dict []byte) []byte {
+	if e.patch == nil {
+		e.patch = newEncoder()
+	}
+	e.out = dst
+	defer func() { e.out = nil }()
+	if err := e.patch.ResetWithOptions(&e.out, zstd.WithEncoderDictRaw(0, dict)); err != nil {
+		return dst
+	}
+	if len(plain) >= streamLimit {
+		return e.patch.EncodeAll(plain, dst)
+	}
+	// A stream that ends within its first block makes the same frame as
+	// EncodeAll, but with the tables that the reset has just made of dict:
+	// EncodeAll makes them once more, which is half of the work.
+	_, err := e.patch.Write(plain)
+	if err == nil {
+		err = e.patch.Close()
+	}
+	if err != nil || checkFrame(e.out[len(dst):], len(plain)) != nil {
+		return e.patch.EncodeAll(plain, dst)
+	}
+	return e.out
+}
+
+// streamLimit is the smallest block size of the library: a longer stream could
+// be a frame of several blocks without content size.
+const streamLimit = 1 << 16
 
 // BlockDecoder decodes blocks. It is reusable and not safe for concurrent use.
 type BlockDecoder struct{ zstd *zstd.Decoder }

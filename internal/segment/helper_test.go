@@ -2,9 +2,11 @@ package segment
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -267,6 +269,9 @@ func sameEntry(t testing.TB, got, want *Entry, spool bool) {
 
 func bodyBytes(t testing.TB, e *Entry) []byte {
 	t.Helper()
+	if e.Body == nil && e.BodySize() != 0 {
+		t.Fatal("no body")
+	}
 	body := make([]byte, e.BodySize())
 	if e.Body != nil {
 		if n, _ := e.Body.ReadAt(body, 0); n != len(body) || e.Body.Size() != int64(n) {
@@ -274,4 +279,143 @@ func bodyBytes(t testing.TB, e *Entry) []byte {
 		}
 	}
 	return body
+}
+
+// allocated returns how many bytes f allocates.
+func allocated(f func()) uint64 {
+	var a, b runtime.MemStats
+	runtime.ReadMemStats(&a)
+	f()
+	runtime.ReadMemStats(&b)
+	return b.TotalAlloc - a.TotalAlloc
+}
+
+// reseal makes the check values of an object fit its bytes again, as far as its
+// lengths make sense: so that what is behind them is tested.
+func reseal(b []byte) []byte {
+	b = bytes.Clone(b)
+	if len(b) < headerMin+footerSize {
+		return b
+	}
+	be := binary.BigEndian
+	n := int64(be.Uint32(b[16:]))
+	size := int64(len(b))
+	f := b[size-footerSize:]
+	first, root := int64(be.Uint64(f)), int64(be.Uint64(f[8:]))
+	if n < headerMin || n > size-footerSize || first < n || first > root || root > size-footerSize {
+		return b
+	}
+	be.PutUint64(b[n-8:], xxh64(b[:n-8]))
+	be.PutUint64(f[16:], uint64(size))
+	copy(f[24:], footerMagic)
+	if b[9]&flagExternal == 0 && root+32 <= size-footerSize {
+		sum := sha256.Sum256(b[n:first])
+		copy(b[root:], sum[:])
+	}
+	chain := chainValue(b[:size-32], int(n), int(first))
+	copy(f[32:], chain[:])
+	return b
+}
+
+// canonical checks that b is the only way to write what o, parsed from it, says.
+// Compression and padding are the writer's choice.
+func canonical(t testing.TB, o *Object, b []byte) {
+	t.Helper()
+	h := *o.Header
+	padding := -1
+	var owner []byte
+	err := walkExtensions(b[headerFixed:h.Length-8], func(x Extension) error {
+		switch x.Type {
+		case extPadding:
+			padding = len(x.Value)
+		case extOwner:
+			owner = x.Value
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner == nil || bytes.Equal(owner, h.Owner.marshal()) {
+		got, err := h.append(nil, padding)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, b[:h.Length]) {
+			t.Fatalf("header\n is %x\nnot %x", b[:h.Length], got)
+		}
+	}
+	if h.External {
+		if got := o.Root.append(nil, true, Hash{}); !bytes.Equal(got, b[h.Length:len(b)-footerSize]) {
+			t.Fatalf("root\n is %x\nnot %x", b[h.Length:len(b)-footerSize], got)
+		}
+		return
+	}
+	var want records
+	last := h.FirstMono
+	for _, e := range o.Entries {
+		for i := range e.Blocks {
+			want.appendBlock(&e.Blocks[i])
+		}
+		if err := want.appendEntry(e, last); err != nil {
+			t.Fatal(err)
+		}
+		last = e.LastMono
+	}
+	var got records
+	for i := range o.Root.Frames {
+		f := &o.Root.Frames[i]
+		s, err := decompressStructure(b[f.Offset:][:f.Stored], int(f.Plain))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.structure = append(got.structure, s...)
+		got.hashes = append(got.hashes, b[f.Offset+int64(f.Stored):][:f.Hashes]...)
+	}
+	if !bytes.Equal(got.structure, want.structure) || !bytes.Equal(got.hashes, want.hashes) {
+		t.Fatalf("index\n is %x %x\nnot %x %x", got.structure, got.hashes, want.structure, want.hashes)
+	}
+	end := o.Root.Frames[len(o.Root.Frames)-1]
+	root := o.Root.append(nil, false, sha256.Sum256(b[h.Length:o.Root.Frames[0].Offset]))
+	if !bytes.Equal(root, b[end.Offset+end.Size():len(b)-footerSize]) {
+		t.Fatal("root differs")
+	}
+}
+
+// readData reads a data object through its descriptor: all of its index and all
+// of its blocks.
+func readData(o *Object, data []byte) ([]Record, error) {
+	if int64(len(data)) != o.Root.Size {
+		return nil, corruptf("size %d", len(data))
+	}
+	if err := o.VerifyDataHeader(data[:DataHeaderSize]); err != nil {
+		return nil, err
+	}
+	var all []Record
+	d := o.Frames()
+	for i, f := range o.Root.Frames {
+		stored := data[f.Offset:][:f.Size()]
+		recs, err := d.Next(stored)
+		if err != nil {
+			return nil, err
+		}
+		blocks, err := o.ParseFrame(i, stored)
+		if err != nil {
+			return nil, fmt.Errorf("Next passes, ParseFrame does not: %w", err)
+		}
+		for _, r := range recs {
+			if r.Block == nil {
+				continue
+			}
+			if a, b := fmt.Sprint(*r.Block), fmt.Sprint(blocks[0]); a != b {
+				return nil, fmt.Errorf("Next gives %s, ParseFrame %s", a, b)
+			}
+			blocks = blocks[1:]
+			if err := r.Block.Verify(data[r.Block.Offset:][:r.Block.Stored]); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, recs...)
+	}
+	return all, d.Close()
 }

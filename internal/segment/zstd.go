@@ -100,8 +100,8 @@ func newEncoder() *zstd.Encoder {
 		zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(false),
 		zstd.WithSingleSegment(true),
-		// Twice a block, so that a page reaches its base at the other end.
-		zstd.WithWindowSize(1<<20))
+		// The last page of a block reaches the first one of its base.
+		zstd.WithWindowSize(2*MaxBlockPlain))
 	if err != nil {
 		panic(err) // constant options
 	}
