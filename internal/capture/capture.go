@@ -112,6 +112,8 @@ type DB struct {
 	dirty    *bitmap // tracking: pages changed since they were copied; nil: lost track
 	smallest uint64  // tracking: fewest pages after any commit since
 	failed   error   // why capture can't go on
+	credit   float64 // commits that may still get an entry each
+	credited time.Time
 
 	wal, shm, file *os.File
 	spool          *local.Spool
@@ -210,7 +212,7 @@ const (
 	// Foreign writers don't signal: look now and then.
 	pollInterval = time.Second
 	// While commits keep coming, capture takes several at a time.
-	coalesce = 2 * time.Millisecond
+	coalesce = 5 * time.Millisecond
 )
 
 // Run captures what is signalled, until ctx ends.
@@ -302,16 +304,16 @@ func (d *DB) loseTrack(why string) {
 func (d *DB) capture() (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.captureLocked()
+	return d.captureLocked(false)
 }
 
-func (d *DB) captureLocked() (int, error) {
+func (d *DB) captureLocked(atGate bool) (int, error) {
 	if d.phase != live && d.phase != tracking || d.pass {
 		return 0, nil
 	}
 	d.stats.captures.Add(1)
 	since := d.pending.Swap(0)
-	n, err := d.advance(since)
+	n, err := d.advance(since, atGate)
 	if err != nil {
 		d.pending.CompareAndSwap(0, since)
 	}
@@ -319,7 +321,7 @@ func (d *DB) captureLocked() (int, error) {
 }
 
 // advance moves the mark to the committed end of the log.
-func (d *DB) advance(since int64) (int, error) {
+func (d *DB) advance(since int64, atGate bool) (int, error) {
 	end, err := d.index()
 	if err != nil || end.MaxFrame == 0 {
 		return 0, err
@@ -358,7 +360,7 @@ func (d *DB) advance(since int64) (int, error) {
 		d.loseTrack("the log's checksums don't lead to its committed end")
 		return 0, nil
 	}
-	return len(w.commits), d.emit(w, since)
+	return len(w.commits), d.emit(w, since, atGate)
 }
 
 // index reads the WAL-index; the zero Index if there is nothing to know.

@@ -10,9 +10,13 @@ import (
 )
 
 const (
-	// mergeAfter: when more commits than this wait, capture is behind, and they
-	// go as one merge entry.
-	mergeAfter = 256
+	// Commits get an entry each as long as there are no more than mergeRate a
+	// second over some time; beyond that capture would take too much of what the
+	// application works with, and those that wait go as one merge entry.
+	mergeRate = 2000
+	// mergeAtGate is how many commits get an entry each while the application
+	// waits at a gate.
+	mergeAtGate = 64
 	// patchBudget bounds the time an entry's patches may take; the application
 	// may be waiting at a gate. Pages beyond it go whole.
 	patchBudget = 100 * time.Millisecond
@@ -22,28 +26,35 @@ const (
 )
 
 // emit encodes what a walk found and moves the mark to its end.
-func (d *DB) emit(w walked, since int64) error {
+func (d *DB) emit(w walked, since int64, atGate bool) error {
 	if d.phase == tracking {
 		d.track(w)
 		return nil
 	}
-	for len(w.commits) > 0 {
-		n := 1
-		if len(w.commits) > mergeAfter {
-			n = len(w.commits)
-		}
+	for n := d.entriesFor(len(w.commits), atGate); len(w.commits) > 0; w.commits = w.commits[n:] {
 		if err := d.emitOne(w.pages, w.from.frame, w.commits[:n], since); err != nil {
 			return err
 		}
-		w.commits = w.commits[n:]
 	}
 	if d.queue.memory() > d.opts.MemoryLimit {
-		if err := d.spill(); err != nil {
+		if err := d.spill(true); err != nil {
 			// The entries stay in memory and the log: only the limit is missed.
 			d.log.Warn("can't write the spool", "database", d.opts.Path, "error", err)
 		}
 	}
 	return nil
+}
+
+// entriesFor says how many of the n commits that wait go into one entry: 1 or n.
+func (d *DB) entriesFor(n int, atGate bool) int {
+	now := d.opts.Now()
+	d.credit = min(mergeRate, d.credit+mergeRate*now.Sub(d.credited).Seconds())
+	d.credited = now
+	if float64(n) > d.credit || atGate && n > mergeAtGate {
+		return n
+	}
+	d.credit -= float64(n)
+	return 1
 }
 
 // track notes which pages commits changed.
@@ -243,7 +254,7 @@ func (g *gather) reset() {
 func (b *builder) toFile() error {
 	if b.file == nil {
 		// The spool's records are in the order of the line.
-		if err := b.d.spill(); err != nil {
+		if err := b.d.spill(true); err != nil {
 			return err
 		}
 		b.file = b.d.spool.NewEntry()
@@ -318,6 +329,6 @@ func (d *DB) enqueue(b *builder) {
 	d.lastPos, d.lastMono = b.e.WAL, b.e.LastMono
 	d.queue.push(&queued{
 		entry: b.e, before: b.before, size: b.e.BodySize(),
-		spooled: b.file != nil, inFile: b.file != nil,
+		inFile: b.file != nil,
 	})
 }

@@ -114,7 +114,7 @@ func (x *export) begin(first bool) (*view, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !first {
-		if _, err := d.captureLocked(); err != nil {
+		if _, err := d.captureLocked(false); err != nil {
 			return nil, err
 		}
 	}

@@ -30,7 +30,7 @@ func (d *DB) BeforeCheckpoint() error {
 			return ErrSpoolFull
 		}
 	}
-	if _, err := d.captureLocked(); err != nil {
+	if _, err := d.captureLocked(true); err != nil {
 		return err
 	}
 	return d.failpoint("checkpoint")
@@ -67,7 +67,7 @@ func (d *DB) beforeEnd(gate string) error {
 		return nil
 	}
 	if d.phase == live {
-		if _, err := d.captureLocked(); err != nil {
+		if _, err := d.captureLocked(true); err != nil {
 			return err
 		}
 	}
@@ -184,7 +184,7 @@ func (d *DB) finish(old *wal.Header, next [2]uint32) error {
 		d.loseTrack("the WAL ended in commits that the database does not have")
 		return nil
 	}
-	return d.emit(w, d.pending.Swap(0))
+	return d.emit(w, d.pending.Swap(0), true)
 }
 
 // inFile reports whether the last images of all pages a walk found are in the
@@ -238,10 +238,10 @@ func (d *DB) finishTracking(old *wal.Header, next [2]uint32) error {
 
 // secure makes everything unacknowledged durable, and notes how the log goes on.
 func (d *DB) secure(next [2]uint32) error {
-	if err := d.spill(); err != nil {
+	if err := d.spill(false); err != nil {
 		return err
 	}
-	_, used := d.queue.unspooled()
+	used := d.queue.backlog().Spooled > 0
 	if err := d.spool.Join(local.Join{End: d.lastPos, Checksum: d.table.sum, Next: next}); err != nil {
 		return err
 	}

@@ -8,28 +8,36 @@ import (
 )
 
 // queue has the entries between capture and store, oldest first: the first taken
-// of them are with the engine, the rest wait.
+// of them are with the engine, the rest wait; the first spooled of them are in the
+// spool.
 type queue struct {
 	ready chan struct{}
 
-	mu    sync.Mutex
-	items []*queued
-	taken int
-	mem   int64 // stored bytes in memory
+	mu      sync.Mutex
+	items   []*queued
+	taken   int
+	spooled int
+	sum     local.Backlog // Entries, Bytes, TXIDs
+	mem     int64         // stored bytes in memory
 }
 
 type queued struct {
-	entry   *segment.Entry
-	before  segment.WALPosition // of the entry before
-	size    int64
-	spooled bool // it is in the spool
-	inFile  bool // its body is read from there
+	entry  *segment.Entry
+	before segment.WALPosition // of the entry before
+	size   int64
+	inFile bool // its body is read from the spool
 }
 
+// push adds an entry; inFile if it is in the spool already.
 func (q *queue) push(it *queued) {
 	q.mu.Lock()
 	q.items = append(q.items, it)
-	if !it.inFile {
+	q.sum.Entries++
+	q.sum.Bytes += it.size
+	q.sum.TXIDs += it.entry.Count
+	if it.inFile {
+		q.spooled = len(q.items) // what came before was spilled
+	} else {
 		q.mem += it.size
 	}
 	q.mu.Unlock()
@@ -59,6 +67,9 @@ func (q *queue) acknowledge(n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, it := range q.items[:n] {
+		q.sum.Entries--
+		q.sum.Bytes -= it.size
+		q.sum.TXIDs -= it.entry.Count
 		if !it.inFile {
 			q.mem -= it.size
 		}
@@ -66,20 +77,14 @@ func (q *queue) acknowledge(n int) {
 	clear(q.items[:n])
 	q.items = q.items[n:]
 	q.taken -= n
+	q.spooled = max(0, q.spooled-n)
 }
 
 func (q *queue) backlog() local.Backlog {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var b local.Backlog
-	for _, it := range q.items {
-		b.Entries++
-		b.Bytes += it.size
-		b.TXIDs += it.entry.Count
-		if it.spooled {
-			b.Spooled++
-		}
-	}
+	b := q.sum
+	b.Spooled = q.spooled
 	if b.Entries > 0 {
 		b.Oldest = q.items[0].entry.FirstRaw
 	}
@@ -92,77 +97,72 @@ func (q *queue) memory() int64 {
 	return q.mem
 }
 
-// unspooled returns the entries that are only in memory, and whether any entry
-// in the spool still counts.
-func (q *queue) unspooled() (only []*queued, spoolUsed bool) {
+// unspooled returns the entries that are only in memory, as records of their own,
+// and whether any that is in the spool still counts.
+func (q *queue) unspooled() (items []*queued, recs []local.Record, used bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, it := range q.items {
-		if it.spooled {
-			spoolUsed = true
-		} else {
-			only = append(only, it)
+	for _, it := range q.items[q.spooled:] {
+		e := *it.entry
+		items = append(items, it)
+		recs = append(recs, local.Record{Entry: &e, Before: it.before})
+	}
+	return items, recs, q.spooled > 0
+}
+
+// nowSpooled notes that items are in the spool, the records' bodies with them if
+// move is set: then entries that wait read theirs from there. Those that the
+// engine has are left alone; those that were acknowledged meanwhile are gone.
+func (q *queue) nowSpooled(items []*queued, recs []local.Record, move bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	last := items[len(items)-1]
+	for i, it := range q.items {
+		if it == last {
+			q.spooled = i + 1
+			break
 		}
 	}
-	return only, spoolUsed
+	if !move || q.taken >= len(q.items) {
+		return
+	}
+	waits := false
+	for i, it := range items {
+		if waits = waits || it == q.items[q.taken]; waits && !it.inFile {
+			it.entry.Body, it.inFile = recs[i].Entry.Body, true
+			q.mem -= it.size
+		}
+	}
 }
 
 // reset forgets everything.
 func (q *queue) reset() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.items, q.taken, q.mem = nil, 0, 0
+	q.items, q.taken, q.spooled, q.mem, q.sum = nil, 0, 0, 0, local.Backlog{}
 }
 
 // spill writes every entry that is only in memory to the spool, in order; it is
-// not synced. Bodies of entries that the engine has not taken move there.
-func (d *DB) spill() error {
-	only, used := d.queue.unspooled()
+// not synced. With move their memory is given back.
+func (d *DB) spill(move bool) error {
+	items, recs, used := d.queue.unspooled()
 	if !used && !d.spool.Empty() && d.phase == live {
 		if err := d.spool.Reset(); err != nil {
 			return err
 		}
 	}
-	for _, it := range only {
-		if d.spool.Size() > d.opts.SpoolLimit {
-			return ErrSpoolFull
-		}
-		if err := d.failpoint("spool-append"); err != nil {
-			return err
-		}
-		if err := d.spillOne(it); err != nil {
-			return err
-		}
+	if len(items) == 0 {
+		return nil
 	}
-	return nil
-}
-
-func (d *DB) spillOne(it *queued) error {
-	e := it.entry
-	if e.Body == nil {
-		e = withBody(e)
+	if d.spool.Size() > d.opts.SpoolLimit {
+		return ErrSpoolFull
 	}
-	// The engine may be reading the body of an entry that it has taken: copy the
-	// entry, and swap only under the queue's lock while it waits.
-	c := *e
-	if err := d.spool.Append(&c, it.before, true); err != nil {
+	if err := d.failpoint("spool-append"); err != nil {
 		return err
 	}
-	d.queue.mu.Lock()
-	defer d.queue.mu.Unlock()
-	it.spooled = true
-	for _, w := range d.queue.items[d.queue.taken:] {
-		if w == it {
-			it.entry.Body = c.Body
-			it.inFile = true
-			d.queue.mem -= it.size
-		}
+	if err := d.spool.Append(recs); err != nil {
+		return err
 	}
+	d.queue.nowSpooled(items, recs, move)
 	return nil
-}
-
-func withBody(e *segment.Entry) *segment.Entry {
-	c := *e
-	c.Body = segment.BytesBody(nil)
-	return &c
 }

@@ -74,7 +74,7 @@ func (d *DB) resume(ctx context.Context) error {
 	d.mu.Lock()
 	f := &d.found
 	for _, r := range f.entries {
-		d.queue.push(&queued{entry: r.Entry, before: r.Before, size: r.Entry.BodySize(), spooled: true, inFile: true})
+		d.queue.push(&queued{entry: r.Entry, before: r.Before, size: r.Entry.BodySize(), inFile: true})
 		d.lastMono = max(d.lastMono, r.Entry.LastMono)
 	}
 	s := f.state

@@ -47,13 +47,14 @@ type Join struct {
 }
 
 const (
-	spoolMagic    = "OWSPOOL\x01"
-	recordHeader  = 24
-	recordEntry   = 1
-	recordJoin    = 2
-	maxMeta       = 1 << 30
-	walPosition   = 24
-	spoolReadSize = 256 << 10
+	spoolMagic     = "OWSPOOL\x01"
+	recordHeader   = 24
+	recordEntry    = 1
+	recordJoin     = 2
+	maxMeta        = 1 << 30
+	walPosition    = 24
+	spoolReadSize  = 256 << 10
+	spoolWriteSize = 1 << 20
 )
 
 // OpenSpool opens the spool and returns its records; a torn tail is cut off.
@@ -151,18 +152,48 @@ func (s *Spool) readRecord(off, size int64) (rec Record, end int64, err error) {
 
 func (s *Spool) section(off, n int64) segment.Body { return io.NewSectionReader(s.f, off, n) }
 
-// Append writes e with its body; e.Body reads from the spool afterwards if
-// replace is set. before is the WAL position of the entry before e.
-func (s *Spool) Append(e *segment.Entry, before segment.WALPosition, replace bool) error {
-	w := s.NewEntry()
-	if _, err := io.CopyBuffer(w, io.NewSectionReader(e.Body, 0, e.Body.Size()), make([]byte, min(spoolReadSize, max(e.Body.Size(), 512)))); err != nil {
-		return err
+// Append writes entries with their bodies, many in one write; the bodies read
+// from the spool afterwards.
+func (s *Spool) Append(recs []Record) error {
+	off := s.size
+	var b []byte
+	for _, r := range recs {
+		e := r.Entry
+		n := int64(0)
+		if e.Body != nil {
+			n = e.Body.Size()
+		}
+		start := len(b)
+		b = append(b, make([]byte, recordHeader+n)...)
+		if n > 0 {
+			if _, err := e.Body.ReadAt(b[start+recordHeader:], 0); err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("local: %w", err)
+			}
+		}
+		e.Body = s.section(off+int64(start)+recordHeader, n)
+		b = segment.AppendEntry(appendPosition(b, r.Before), e)
+		putHeader(b[start:], recordEntry, n)
+		if len(b) >= spoolWriteSize {
+			if _, err := s.f.WriteAt(b, off); err != nil {
+				return fmt.Errorf("local: %w", err)
+			}
+			off += int64(len(b))
+			b = b[:0]
+		}
 	}
-	body, err := w.Commit(e, before)
-	if err == nil && replace {
-		e.Body = body
+	if _, err := s.f.WriteAt(b, off); err != nil {
+		return fmt.Errorf("local: %w", err)
 	}
-	return err
+	s.size, s.sync = off+int64(len(b)), true
+	return nil
+}
+
+// putHeader completes a record that is in memory as a whole.
+func putHeader(b []byte, kind byte, body int64) {
+	b[8] = kind
+	binary.BigEndian.PutUint32(b[12:], uint32(int64(len(b))-recordHeader-body))
+	binary.BigEndian.PutUint64(b[16:], uint64(body))
+	binary.BigEndian.PutUint64(b, xxhash.Sum64(b[8:]))
 }
 
 // Join appends a join record.
