@@ -17,6 +17,9 @@ const (
 	checkFull  = "full"
 )
 
+// errUncheckable: the database uses what only its application has.
+var errUncheckable = errors.New("SQLite can't check this database alone")
+
 // checkDatabase asks SQLite whether the database in path is sound. It opens the
 // file immutable: nobody else has it, and no -wal or -shm shall appear beside it.
 func checkDatabase(path, how string) error {
@@ -41,6 +44,10 @@ func checkDatabase(path, how string) error {
 	switch {
 	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB):
 		return fmt.Errorf("%w: %w", errCheck, err)
+	case errors.Is(err, sqlite3.ERROR):
+		// "no such collation sequence", for instance: nothing is wrong with the
+		// database, but only its application can look into it.
+		return fmt.Errorf("%w: %w", errUncheckable, err)
 	case err != nil:
 		return fmt.Errorf("check %s: %w", path, err)
 	case out != "ok":

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 // TestScript runs the command line as people do. Besides outwash the scripts in
 // testdata/script have:
 //
-//	replica DIR              make the replica of replicaBuilder in DIR
+//	replica DIR [VARIANT]    make the replica of replicaBuilder in DIR
 //	sql FILE STATEMENT       run SQL with the plain driver, print the rows
 //	set FILE OFFSET BYTE…    change bytes (hex); a negative offset counts from the end
 //	cut FILE SIZE            truncate a file
@@ -72,8 +72,8 @@ func usage(ts *testscript.TestScript, ok bool, text string) {
 }
 
 func cmdReplica(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 1, "replica DIR")
-	ts.Check(buildReplica(ts.MkAbs(args[0])))
+	usage(ts, !neg && (len(args) == 1 || len(args) == 2), "replica DIR [VARIANT]")
+	ts.Check(buildReplica(ts.MkAbs(args[0]), append(args, "")[1]))
 }
 
 func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {

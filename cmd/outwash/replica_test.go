@@ -25,8 +25,11 @@ import (
 //	     13       transaction
 //
 // TXID n was committed n seconds after replicaStart, and after it table t has
-// the numbers 2 to n (without those of claims).
+// the numbers 2 to n (without those of claims). Variants: "custom" has an index
+// that needs its application's collation, "malformed" is no sound database after
+// TXID 13, which the replica has faithfully.
 type replicaBuilder struct {
+	variant   string
 	store     objstore.Store
 	file      string
 	db        *sqlite3.Conn
@@ -51,13 +54,15 @@ var (
 )
 
 // buildReplica makes the replica in dir.
-func buildReplica(dir string) (err error) {
+func buildReplica(dir, variant string) (err error) {
 	work, err := os.MkdirTemp("", "replica-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
-	b := &replicaBuilder{file: filepath.Join(work, "db"), enc: segment.NewBlockEncoder(), changedBy: map[uint64]map[uint64]bool{}, states: map[uint64]replicaState{}}
+	b := &replicaBuilder{
+		variant: variant, file: filepath.Join(work, "db"), enc: segment.NewBlockEncoder(), changedBy: map[uint64]map[uint64]bool{}, states: map[uint64]replicaState{},
+	}
 	if b.store, err = objstore.NewFile(dir); err != nil {
 		return err
 	}
@@ -65,6 +70,9 @@ func buildReplica(dir string) (err error) {
 		return err
 	}
 	defer b.db.Close()
+	if err := b.db.CreateCollation("custom", bytes.Compare); err != nil {
+		return err
+	}
 	if err := b.db.Exec(`PRAGMA journal_mode = delete; PRAGMA page_size = 4096`); err != nil {
 		return err
 	}
@@ -132,6 +140,9 @@ func (b *replicaBuilder) log(n int) error {
 		sql := fmt.Sprintf(`INSERT INTO t VALUES (%d, hex(zeroblob(3000)))`, b.txid)
 		if b.txid == 2 {
 			sql = `CREATE TABLE t(n INTEGER PRIMARY KEY, filler TEXT);` + sql
+			if b.variant == "custom" {
+				sql += `; CREATE TABLE c(a TEXT COLLATE custom); CREATE INDEX ci ON c(a); INSERT INTO c VALUES ('x'), ('y')`
+			}
 		}
 		if err := b.db.Exec(`BEGIN;` + sql + `;COMMIT`); err != nil {
 			return err
@@ -155,6 +166,9 @@ func (b *replicaBuilder) entry() (*segment.Entry, error) {
 	now, err := os.ReadFile(b.file)
 	if err != nil {
 		return nil, err
+	}
+	if b.variant == "malformed" && b.txid == 13 {
+		now[replicaPage] = 0xee // the type of a page of table t
 	}
 	at := replicaTime(b.txid)
 	e := &segment.Entry{

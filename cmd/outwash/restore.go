@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -16,6 +17,9 @@ var restoreVerb = &verb{
 	help: `Restores the newest state, or the one that -txid or -timestamp select. Every
 byte read is verified: each object, the chain from object to object, each page,
 the checksum after each transaction. The output is complete or absent.
+
+-integrity-check asks SQLite as well. A database with functions or collations
+of its application can't be checked that way, which is noted and no failure.
 
 Examples:
   outwash restore -o app.db s3://my-bucket/app
@@ -53,6 +57,7 @@ type restoreResult struct {
 	replicate.RestoreResult
 	DryRun         bool   `json:"dry_run"`
 	IntegrityCheck string `json:"integrity_check"` // what was done, and passed
+	Unchecked      string `json:"unchecked,omitempty"`
 }
 
 func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
@@ -78,6 +83,7 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 
 	bar := u.progress("reading", f.json)
 	defer bar.done()
+	unchecked := ""
 	opts := replicate.RestoreOptions{
 		Store: store, Output: f.output, TXID: uint64(f.txid), Timestamp: f.timestamp.Time,
 		Force: f.force, DryRun: f.dryRun, Parallelism: f.parallelism,
@@ -92,7 +98,12 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	if f.check.value != checkNone {
 		opts.Check = func(path string) error {
 			bar.stage(f.check.value + " check")
-			return checkDatabase(path, f.check.value)
+			err := checkDatabase(path, f.check.value)
+			if errors.Is(err, errUncheckable) {
+				unchecked = plainMessage(err)
+				return nil
+			}
+			return err
 		}
 	}
 	res, err := replicate.Restore(ctx, opts)
@@ -100,9 +111,12 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	if err != nil {
 		return err
 	}
-	out := restoreResult{res, f.dryRun, f.check.value}
-	if f.dryRun {
+	out := restoreResult{RestoreResult: res, DryRun: f.dryRun, IntegrityCheck: f.check.value, Unchecked: unchecked}
+	if f.dryRun || unchecked != "" {
 		out.IntegrityCheck = checkNone
+	}
+	if unchecked != "" {
+		u.note("outwash: restore: not done: %s check: %s", f.check.value, unchecked)
 	}
 	if f.json {
 		return u.json(out)
