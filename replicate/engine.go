@@ -136,9 +136,16 @@ func (e *Engine) run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if !again {
-			return e.replicate(ctx, false)
+		if again {
+			continue
 		}
+		if err := e.replicate(ctx, false); !errors.Is(err, ErrStale) {
+			return err
+		}
+		// An upload of an earlier session came to light after the line was read,
+		// and what waits doesn't follow it.
+		e.log.Info("an earlier session's upload arrived late; comparing anew")
+		e.pending = nil
 	}
 }
 

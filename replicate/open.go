@@ -169,7 +169,11 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 }
 
 func (e *Engine) ready() {
-	close(e.begun)
+	select {
+	case <-e.begun: // decided anew
+	default:
+		close(e.begun)
+	}
 	e.setState(StateReplicating, nil)
 	e.decide()
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
+	"github.com/outwash/outwash/replicate"
 )
 
 // stall makes the store refuse every new log segment, as an outage would.
@@ -159,4 +162,52 @@ func TestRefusals(t *testing.T) {
 			t.Log(err)
 		}
 	}
+}
+
+// TestLateUpload: an upload of the killed process arrives after its successor
+// has read the line. The successor looks again and goes on.
+func TestLateUpload(t *testing.T) {
+	w := newWorld(t, Options{})
+	c := w.open()
+	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
+	w.sync()
+	inner := w.store.Inner()
+	var late []byte
+	const key = "log/0000000000000003"
+	w.store.SetHooks(faultstore.Hooks{After: func(ctx context.Context, c faultstore.Call, err error) error {
+		if c.Op != faultstore.Create || late != nil {
+			return faultstore.ErrInjected
+		}
+		r, _, err := inner.Get(ctx, key, replicate.Range{})
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		if late, err = io.ReadAll(r); err != nil {
+			return err
+		}
+		return errors.Join(inner.Delete(ctx, key), faultstore.ErrInjected)
+	}})
+	exec(t, c, "INSERT INTO t VALUES(1)")
+	for w.databases()[0].engine.Status().Retries == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	exec(t, c, "INSERT INTO t VALUES(2); INSERT INTO t VALUES(3)")
+	n := w.clone(Options{})
+	n.store.SetHooks(faultstore.Hooks{Before: func(ctx context.Context, c faultstore.Call) error {
+		if c.Op == faultstore.Create && c.Key == key {
+			inner.Create(ctx, key, late)
+		}
+		return nil
+	}})
+	c = n.open()
+	exec(t, c, "INSERT INTO t VALUES(4)")
+	n.sync()
+	n.store.SetHooks(faultstore.Hooks{})
+	if got := text(t, c, "SELECT count(*) FROM t"); got != "4" {
+		t.Error(got, "rows")
+	}
+	must(t, c.Close())
+	n.shutdown()
+	n.same()
 }

@@ -140,7 +140,7 @@ func (d *DB) Stats() Stats {
 }
 
 // Open prepares the capture of a database; nothing is captured before Begin or
-// Export. The spool is read.
+// Export.
 func Open(opts Options) (*DB, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -164,7 +164,7 @@ func Open(opts Options) (*DB, error) {
 	d.cond = sync.NewCond(&d.mu)
 	d.queue.ready = make(chan struct{}, 1)
 	var err error
-	if d.spool, d.found.records, err = opts.Dir.OpenSpool(); err != nil {
+	if d.spool, err = opts.Dir.OpenSpool(); err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
 	return d, nil

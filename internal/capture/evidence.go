@@ -19,9 +19,8 @@ type state struct {
 	checksum, commit uint64
 }
 
-// found is what Open and Evidence learned, for Begin.
+// found is what Evidence learned, for Begin.
 type found struct {
-	records []local.Record
 	state   state          // the newest state that is in the replica or the spool
 	entries []local.Record // spooled entries that lead from the tail to it
 	joins   []local.Join
@@ -33,9 +32,12 @@ type found struct {
 // replicate.Source.
 func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, error) {
 	d.mu.Lock()
-	d.followSpool(tail)
+	err := d.followSpool(tail)
 	f := &d.found
 	d.mu.Unlock()
+	if err != nil {
+		return local.Evidence{}, err
+	}
 	ev := local.Evidence{Spooled: len(f.entries)}
 
 	file, err := os.Open(d.opts.Path)
@@ -71,10 +73,14 @@ func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, err
 
 // followSpool finds the spooled entries that follow the tail, one after another
 // by WAL position and checksum.
-func (d *DB) followSpool(tail local.Tail) {
+func (d *DB) followSpool(tail local.Tail) error {
 	f := &d.found
-	*f = found{records: f.records, state: state{tail.WAL, tail.Checksum, tail.Commit}}
-	for _, r := range f.records {
+	records, err := d.spool.Records()
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	*f = found{state: state{tail.WAL, tail.Checksum, tail.Commit}}
+	for _, r := range records {
 		if r.Join != nil {
 			f.joins = append(f.joins, *r.Join)
 			continue
@@ -84,6 +90,7 @@ func (d *DB) followSpool(tail local.Tail) {
 			f.state = state{e.WAL, e.Post, e.Commit}
 		}
 	}
+	return nil
 }
 
 // proof says how it is known that the database is at f.state or grew out of it,

@@ -57,50 +57,62 @@ const (
 	spoolWriteSize = 1 << 20
 )
 
-// OpenSpool opens the spool and returns its records; a torn tail is cut off.
-func (d *Dir) OpenSpool() (*Spool, []Record, error) {
+// OpenSpool opens the spool; a torn tail is cut off.
+func (d *Dir) OpenSpool() (*Spool, error) {
 	f, err := os.OpenFile(d.file("spool"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, nil, fmt.Errorf("local: %w", err)
+		return nil, fmt.Errorf("local: %w", err)
 	}
 	s := &Spool{dir: d, f: f}
-	recs, err := s.read()
-	if err != nil {
+	if err := s.start(); err != nil {
 		f.Close()
-		return nil, nil, fmt.Errorf("local: read %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("local: %s: %w", f.Name(), err)
 	}
-	return s, recs, nil
+	return s, nil
 }
 
-func (s *Spool) read() ([]Record, error) {
+// start finds the end of the valid records.
+func (s *Spool) start() error {
+	magic := make([]byte, len(spoolMagic))
+	if n, err := s.f.ReadAt(magic, 0); n < len(magic) {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		return s.Reset()
+	}
+	if string(magic) != spoolMagic {
+		return fmt.Errorf("not a spool of this version (starts with %q); move it away to go on without it", magic)
+	}
 	fi, err := s.f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	magic := make([]byte, len(spoolMagic))
-	if n, err := s.f.ReadAt(magic, 0); n < len(magic) || string(magic) != spoolMagic {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		if n == len(magic) {
-			return nil, fmt.Errorf("not a spool of this version (starts with %q); move it away to go on without it", magic)
-		}
-		return nil, s.Reset()
+	if _, s.size, err = s.records(fi.Size()); err != nil {
+		return err
 	}
-	var recs []Record
-	s.size = int64(len(spoolMagic))
+	return s.f.Truncate(s.size)
+}
+
+// Records reads all records.
+func (s *Spool) Records() ([]Record, error) {
+	recs, _, err := s.records(s.size)
+	if err != nil {
+		err = fmt.Errorf("local: %s: %w", s.f.Name(), err)
+	}
+	return recs, err
+}
+
+// records reads the valid records and says where they end.
+func (s *Spool) records(size int64) (recs []Record, end int64, err error) {
+	end = int64(len(spoolMagic))
 	for {
-		rec, end, err := s.readRecord(s.size, fi.Size())
-		if err != nil {
-			return nil, err
-		}
-		if end == 0 {
-			break
+		rec, next, err := s.readRecord(end, size)
+		if err != nil || next == 0 {
+			return recs, end, err
 		}
 		recs = append(recs, rec)
-		s.size = end
+		end = next
 	}
-	return recs, s.f.Truncate(s.size)
 }
 
 // readRecord returns end 0 where the valid records stop.
