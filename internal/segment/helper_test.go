@@ -419,3 +419,5 @@ func readData(o *Object, data []byte) ([]Record, error) {
 	}
 	return all, d.Close()
 }
+
+func sumOf(b []byte) Hash { return sha256.Sum256(b) }

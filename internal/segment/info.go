@@ -113,6 +113,10 @@ func parseReplicaInfo(b []byte) (*ReplicaInfo, error) {
 	if info.Created, err = time.Parse(time.RFC3339, created); err != nil {
 		return nil, fmt.Errorf("%q: %w", "created", err)
 	}
+	// An offset can move the year out of what RFC 3339 can say.
+	if info.Created = info.Created.UTC(); info.Created.Year() < 1 || info.Created.Year() > 9999 {
+		return nil, fmt.Errorf("%q is %.60q", "created", created)
+	}
 	return info, nil
 }
 
