@@ -172,7 +172,7 @@ func Stat(path string) (replicate.Status, error) {
 	if err != nil {
 		return replicate.Status{}, err
 	}
-	return db.engine.Status(), nil
+	return db.status(), nil
 }
 
 // Shutdown ends the replication of all databases: what is committed is uploaded

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,7 +115,7 @@ func (db *database) start(v *replicated) (err error) {
 	if err != nil {
 		return err
 	}
-	if db.dir, err = local.Open(db.path); err != nil {
+	if db.dir, err = openDir(db.path, db.p.openTimeout); err != nil {
 		return err
 	}
 	defer func() {
@@ -150,6 +151,17 @@ func (db *database) start(v *replicated) (err error) {
 	db.engine = replicate.Open(ctx, o)
 	db.running.Go(func() { db.capture.Run(ctx) })
 	return nil
+}
+
+// openDir waits for another process to let the database go, as in a rolling
+// restart.
+func openDir(path string, limit time.Duration) (*local.Dir, error) {
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		dir, err := local.Open(path)
+		if !errors.Is(err, local.ErrBusy) || time.Now().After(end) {
+			return dir, err
+		}
+	}
 }
 
 // store opens the database's store.
@@ -211,7 +223,7 @@ func (db *database) release() {
 	ended := db.engine.Err() != nil || db.engine.WriteError() != nil
 	// A store that did not answer the last close is not waited for again until
 	// it has caught up, so that pools that close often aren't held up by it.
-	if limit := db.p.closeTimeout; limit > 0 && !ended && (patience || db.capture.Backlog().Entries == 0) {
+	if limit := db.p.closeTimeout; limit > 0 && !ended && !db.capture.AwaitsWAL() && (patience || db.capture.Backlog().Entries == 0) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		_, err := db.sync(ctx)
 		cancel()
@@ -255,10 +267,35 @@ func (db *database) closeIdle() {
 
 // sync captures what is committed and waits until the store has it.
 func (db *database) sync(ctx context.Context) (uint64, error) {
-	if err := db.capture.Capture(); err != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // capture doesn't begin if the engine ends
+		select {
+		case <-ctx.Done():
+		case <-db.engine.Done():
+			cancel(cmp.Or(db.engine.Err(), error(replicate.ErrClosed)))
+		}
+	}()
+	if err := db.capture.Capture(ctx); err != nil {
 		return 0, err
 	}
 	return db.engine.Sync(ctx)
+}
+
+// status is the engine's, with what capture has to say.
+func (db *database) status() replicate.Status {
+	s := db.engine.Status()
+	err, lasting := db.capture.Trouble()
+	if err == nil || s.State == replicate.StateClosed {
+		return s
+	}
+	if s.Error == "" {
+		s.Error = err.Error()
+	}
+	if lasting {
+		s.State = replicate.StateFailed
+	}
+	return s
 }
 
 // shutdown ends the database: its engine drains until ctx ends.
@@ -274,7 +311,13 @@ func (db *database) shutdown(ctx context.Context) error {
 		db.idle.Stop()
 	}
 	db.mu.Unlock()
-	err := db.capture.Capture()
+	if db.capture.AwaitsWAL() {
+		db.cancel() // there is nothing to upload
+	}
+	_, err := db.sync(ctx)
+	if errors.Is(err, replicate.ErrClosed) || db.capture.Backlog().Entries > 0 {
+		err = nil // Close says it
+	}
 	db.shut.Store(true)
 	err = errors.Join(err, db.engine.Close(ctx))
 	db.cancel()
@@ -297,6 +340,9 @@ var errShut = errors.New("vfs: replication of this database was shut down: close
 func (db *database) writeError() error {
 	if db.shut.Load() {
 		return errShut
+	}
+	if err, lasting := db.capture.Trouble(); lasting {
+		return err
 	}
 	return db.engine.WriteError()
 }

@@ -18,7 +18,7 @@ import (
 func (f *mainFile) Pragma(name, value string) (string, error) {
 	switch name {
 	case "replicated_status":
-		b, err := json.Marshal(f.db.engine.Status())
+		b, err := json.Marshal(f.db.status())
 		return string(b), err
 	case "replicated_sync":
 		txid, err := f.db.sync(f.context())

@@ -115,6 +115,9 @@ type DB struct {
 	credit   float64 // commits that may still get an entry each
 	credited time.Time
 
+	trouble   atomic.Pointer[trouble]
+	awaitsWAL atomic.Bool
+
 	wal, shm, file *os.File
 	spool          *local.Spool
 	queue          queue
@@ -181,7 +184,7 @@ func (d *DB) Close() error {
 		err = d.writeClean()
 	}
 	d.phase = idle
-	d.failed = os.ErrClosed
+	d.fail(fmt.Errorf("capture: %w", os.ErrClosed))
 	d.closeFiles()
 	d.cond.Broadcast()
 	return errors.Join(err, d.spool.Close())
@@ -227,14 +230,15 @@ func (d *DB) Run(ctx context.Context) error {
 		case <-poll.C:
 		}
 		n, err := d.capture()
-		if err != nil {
-			d.log.Warn("capture failed, will be tried again", "database", d.opts.Path, "error", err)
-		}
 		if d.needsRepair() {
-			if err := d.repair(ctx); err != nil && ctx.Err() == nil {
-				d.log.Error("repair failed, will be tried again", "database", d.opts.Path, "error", err)
+			if err = d.repair(ctx); err != nil && ctx.Err() == nil {
+				err = fmt.Errorf("repair: %w", err)
 			}
 		}
+		if old, _ := d.Trouble(); err != nil && ctx.Err() == nil && (old == nil || old.Error() != err.Error()) {
+			d.log.Warn("capture failed, trying on", "database", d.opts.Path, "error", err)
+		}
+		d.note(err)
 		if n > 1 {
 			select {
 			case <-ctx.Done():
@@ -245,18 +249,65 @@ func (d *DB) Run(ctx context.Context) error {
 	}
 }
 
-// Capture takes everything that is committed now. It is what Sync calls before
-// it waits for the store.
-func (d *DB) Capture() error {
-	_, err := d.capture()
+// Capture takes everything that is committed now. It waits until entries are
+// emitted at all: until Begin, Export or a repair under way has ended.
+func (d *DB) Capture(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.cond.Broadcast()
+	})()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for {
+		if _, err := d.captureLocked(false); err != nil {
+			return err
+		}
+		switch {
+		case d.failed != nil:
+			return d.failed
+		case d.phase == live:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("capture: %w", context.Cause(ctx))
+		case d.phase == repairing && !d.pass:
+			d.Signal()
+		}
+		d.cond.Wait()
+	}
+}
+
+// Trouble says why nothing is captured at the moment, and whether that will last
+// until somebody helps; nil if all is well.
+func (d *DB) Trouble() (err error, lasting bool) {
+	if p := d.trouble.Load(); p != nil {
+		return p.err, p.lasting
+	}
+	return nil, false
+}
+
+type trouble struct {
+	err     error
+	lasting bool
+}
+
+// fail ends capture: what the database has become can't be captured.
+func (d *DB) fail(err error) error {
+	d.failed = err
+	d.trouble.Store(&trouble{err, true})
+	d.cond.Broadcast()
 	return err
 }
 
-// Err says why capture can't go on until somebody helps; nil while it can.
-func (d *DB) Err() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.failed
+// note keeps the last error until something succeeds.
+func (d *DB) note(err error) {
+	switch p := d.trouble.Load(); {
+	case p != nil && p.lasting:
+	case err != nil:
+		d.trouble.Store(&trouble{err: err})
+	case p != nil:
+		d.trouble.Store(nil)
+	}
 }
 
 // Ready is signalled when entries wait to be taken.
@@ -380,9 +431,8 @@ func (d *DB) index() (wal.Index, error) {
 
 func (d *DB) startGeneration(h wal.Header) error {
 	if d.table.pageSize != 0 && d.table.pageSize != h.PageSize {
-		d.failed = fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, d.table.pageSize, h.PageSize)
 		d.phase = repairing
-		return d.failed
+		return d.fail(fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, d.table.pageSize, h.PageSize))
 	}
 	d.table.pageSize = h.PageSize
 	d.mark = mark{salt: h.Salt, bigEnd: h.BigEndian, checksum: h.Checksum}

@@ -22,6 +22,9 @@ func (d *DB) Begin(ctx context.Context, start local.Start, tail local.Tail) erro
 		d.setPhase(live)
 		return nil
 	case local.StartAdopt:
+		d.mu.Lock()
+		d.setPhase(tracking) // nothing of this database is in the replica: gates stay open
+		d.mu.Unlock()
 		if err := d.awaitWAL(ctx); err != nil {
 			return err
 		}
@@ -46,8 +49,13 @@ func (d *DB) setPhase(p phase) {
 	d.cond.Broadcast()
 }
 
+// AwaitsWAL reports whether nothing can begin before the application puts the
+// database into WAL mode.
+func (d *DB) AwaitsWAL() bool { return d.awaitsWAL.Load() }
+
 // awaitWAL waits until the application has put the database into WAL mode.
 func (d *DB) awaitWAL(ctx context.Context) error {
+	defer d.awaitsWAL.Store(false)
 	for told := false; ; told = true {
 		f, err := os.Open(d.opts.Path)
 		if err != nil {
@@ -58,6 +66,7 @@ func (d *DB) awaitWAL(ctx context.Context) error {
 		if err != nil || h.WAL {
 			return err
 		}
+		d.awaitsWAL.Store(true)
 		if !told {
 			d.log.Info("waiting for WAL mode (PRAGMA journal_mode=wal)", "database", d.opts.Path)
 		}
@@ -170,8 +179,7 @@ func (d *DB) startRebase(r rule) (*view, *builder, error) {
 	}
 	if d.table.pageSize != 0 && d.table.pageSize != v.pageSize {
 		v.close()
-		d.failed = fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, d.table.pageSize, v.pageSize)
-		return nil, nil, d.failed
+		return nil, nil, d.fail(fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, d.table.pageSize, v.pageSize))
 	}
 	d.table.pageSize = v.pageSize
 	before, txids, err := r.prepare(d, v)
