@@ -81,7 +81,6 @@ var hints = []struct {
 	err  error
 	text string
 }{
-	{replicate.ErrOutputExists, "choose another path with -o, or replace what is there with -force"},
 	{replicate.ErrVersion, "install a newer outwash; \"outwash version\" tells which one this is"},
 	{replicate.ErrCorrupt, "\"outwash inspect OBJECT\" shows what is broken; another state may still be whole: see \"outwash ls URL\" and restore's -txid and -timestamp"},
 	{replicate.ErrForeign, "\"outwash inspect OBJECT\" shows what it is; nothing was changed"},

@@ -59,7 +59,7 @@ func (f *lsFlags) run(ctx context.Context, u *ui, args []string) error {
 		printHistory(u, h, f.long)
 	}
 	if err == nil && len(broken) > 0 {
-		err = fmt.Errorf("%s of %d can't be read; the first: %w", plural(len(broken), "log segment", "log segments"), len(h.Segments), broken[0])
+		err = fmt.Errorf("%s missing or broken; the first: %w", plural(len(broken), "log segment is", "log segments are"), broken[0])
 	}
 	return err
 }
@@ -89,12 +89,29 @@ func readDetails(ctx context.Context, u *ui, h *replicate.History, quiet bool) (
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	for _, err := range errs {
+	for i, err := range errs {
+		if err == nil && i > 0 {
+			err = missing(h, h.Segments[i-1], h.Segments[i])
+		}
 		if err != nil {
 			broken = append(broken, err)
 		}
 	}
 	return broken, nil
+}
+
+// missing reports a hole between two log segments. Below what can be restored
+// there are holes where retention has been; claims are kept.
+func missing(h *replicate.History, prev, next replicate.SegmentInfo) error {
+	if prev.MaxTXID == 0 || next.MinTXID == prev.MaxTXID+1 {
+		return nil
+	}
+	for _, r := range h.Ranges {
+		if r.From <= prev.MaxTXID && next.MinTXID <= r.To {
+			return fmt.Errorf("%w: there is no log segment for TXID %d to %d", replicate.ErrCorrupt, prev.MaxTXID+1, next.MinTXID-1)
+		}
+	}
+	return nil
 }
 
 func printHistory(u *ui, h *replicate.History, long bool) {
