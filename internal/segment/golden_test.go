@@ -309,6 +309,9 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			canonical(t, o, b)
+			if key, ok := rekey(o.Header.Key()); !ok || key != o.Header.Key() {
+				t.Errorf("key %q", o.Header.Key())
+			}
 			entries := o.Entries
 			if g.data != nil {
 				data := readGolden(t, g.name+".data", g.data)

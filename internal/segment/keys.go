@@ -69,6 +69,18 @@ func ParseSnapshotKey(key string) (txid, sum uint64, ok bool) {
 	return txid, sum, true
 }
 
+// Key returns the key that a segment with this header has. An object found under
+// another one is not what was written there.
+func (h *Header) Key() string {
+	switch h.Kind {
+	case KindPages:
+		return PagesKey(h.MinTXID, h.MaxTXID, h.Post)
+	case KindSnapshot:
+		return SnapshotKey(h.MaxTXID, h.Post)
+	}
+	return LogKey(h.MinTXID)
+}
+
 // DataKey returns the key of the data object with a random name.
 func DataKey(name ID) string { return DataPrefix + name.String() }
 
