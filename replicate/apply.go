@@ -53,6 +53,8 @@ func (a *applier) joins(o *segment.Object) error {
 	h := o.Header
 	key := segment.LogKey(h.MinTXID)
 	switch {
+	case a.prev != nil && h.MinTXID > a.prev.MaxTXID+1:
+		return missingLog(a.prev.MaxTXID+1, h.MinTXID)
 	case a.prev != nil || a.base == nil:
 		if err := h.Follows(a.prev, a.chain); err != nil {
 			return fmt.Errorf("replicate: %s: %w (%w)", key, err, ErrCorrupt)

@@ -130,7 +130,7 @@ func (e *Engine) match(h *segment.Header) (n int, ok bool) {
 	var txids uint64
 	for i := 0; ; i++ {
 		if i == len(e.pending) {
-			more := e.opts.Source.Take(inlineSize)
+			more := e.opts.Source.Take(e.opts.inline)
 			if len(more) == 0 {
 				return 0, false
 			}

@@ -44,7 +44,7 @@ func TestLostReplies(t *testing.T) {
 				}
 				fs.SetHooks(hooks)
 				mc := newMachine(t, fs, 5)
-				grown(mc.m, 1100)
+				grown(mc.m, 300)
 				mc.m.notOurs = true
 				p := mc.open()
 				if err := p.wait(t); err != nil {
@@ -55,7 +55,7 @@ func TestLostReplies(t *testing.T) {
 					p.sync(t)
 				}
 				mc.m.mu.Lock()
-				large(mc.m, 2500)
+				large(mc.m, 200)
 				mc.m.mu.Unlock()
 				p.sync(t)
 				s := p.Status()

@@ -34,6 +34,7 @@ type situation struct {
 	lineage     local.Lineage
 	evidence    Evidence
 	canRestore  bool
+	small       int64 // smallDatabase
 }
 
 // decide applies the rows of evidence in order; the first that fits counts.
@@ -74,7 +75,7 @@ func decide(s situation) (action, error) {
 
 	case ev.Continues:
 		return actContinue, nil
-	case empty && ev.Size <= smallDatabase:
+	case empty && ev.Size <= s.small:
 		return actAdopt, nil
 	case empty:
 		return actExport, nil

@@ -51,6 +51,9 @@ type EngineOptions struct {
 	// Restore is called when the machine has no database and the replica has
 	// one: it makes the file, at tail or later. nil: that is ErrMissing.
 	Restore func(ctx context.Context, tail Tail) error
+
+	// Sizes that tests make smaller; 0: inlineSize, smallDatabase.
+	inline, small int64
 }
 
 // An Engine replicates one database to one store, in one goroutine. Its methods
@@ -113,6 +116,12 @@ func Open(ctx context.Context, opts EngineOptions) *Engine {
 	}
 	if e.opts.MaxLag == 0 {
 		e.opts.MaxLag = DefaultMaxLag
+	}
+	if e.opts.inline == 0 {
+		e.opts.inline = inlineSize
+	}
+	if e.opts.small == 0 {
+		e.opts.small = smallDatabase
 	}
 	e.owner = thisProcess(e.clock.Now())
 	e.log = e.log.With("database", opts.Database)

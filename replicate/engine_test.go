@@ -70,7 +70,7 @@ func TestOpenWithoutCommitWritesNoClaim(t *testing.T) {
 
 // A database with content: small ones go into the log, large ones get a snapshot.
 func TestFirstContact(t *testing.T) {
-	for _, pages := range []int{40, 1100} {
+	for _, pages := range []int{40, 300} {
 		t.Run(fmt.Sprint(pages), func(t *testing.T) {
 			mc := newMachine(t, objstore.NewMem(), 7)
 			grown(mc.m, pages)
@@ -85,7 +85,7 @@ func TestFirstContact(t *testing.T) {
 			p.close(t)
 			res := mc.checkNewest()
 			snaps := keys(t, mc.store, segment.SnapshotPrefix)
-			if large := pages > 1024; large != (len(snaps) == 1) || large != (res.Snapshot == 2) {
+			if large := pages > 200; large != (len(snaps) == 1) || large != (res.Snapshot == 2) {
 				t.Fatalf("snapshots %v, restored from %d", snaps, res.Snapshot)
 			}
 			mc.checkAll()
@@ -100,7 +100,7 @@ func TestFirstContact(t *testing.T) {
 
 // grown gives the model content that no entry tells of.
 func grown(m *model, pages int) {
-	m.cur = &state{pageSize: 4096}
+	m.cur = &state{pageSize: 512}
 	st := &state{pageSize: m.cur.pageSize}
 	for range pages {
 		st.pages = append(st.pages, m.page())
@@ -116,7 +116,7 @@ func TestLargeEntry(t *testing.T) {
 	mc.m.commit()
 	p.sync(t)
 	mc.m.mu.Lock()
-	large(mc.m, 20000*512/int(mc.m.cur.pageSize))
+	large(mc.m, 200)
 	mc.m.mu.Unlock()
 	mc.m.commit()
 	mc.m.commit()

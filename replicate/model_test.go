@@ -230,7 +230,11 @@ func (m *model) find(tail Tail) (int, bool) {
 			return i, true
 		}
 	}
-	if tail.Commit == 0 && (len(m.entries) == 0 || m.entries[0].PreCommit == 0) {
+	pre, commit := m.cur.sum, m.cur.commit()
+	if len(m.entries) > 0 {
+		pre, commit = m.entries[0].Pre, m.entries[0].PreCommit
+	}
+	if tail.Checksum == pre && tail.Commit == commit {
 		return 0, true
 	}
 	return 0, false

@@ -22,7 +22,7 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 	for {
 		s := situation{
 			database: e.opts.Database, replica: e.opts.Store.String(),
-			lineage: e.lineage, canRestore: e.opts.Restore != nil,
+			lineage: e.lineage, canRestore: e.opts.Restore != nil, small: e.opts.small,
 		}
 		s.end, err = e.findEnd(ctx, b.timeout())
 		switch {
@@ -52,10 +52,14 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 		if act == actBacklog {
 			e.decide()
 		}
-		if e.isClosing() { // it was never begun: there is nothing to drain
+		if act == actWait && e.isClosing() { // nothing was promised to anybody
 			return 0, fmt.Errorf("replicate: %s: %w: %w", e.opts.Database, errClosing, s.unreachable)
 		}
-		if err := sleep(ctx, e.clock, b.next(), e.closing); err != nil {
+		hurry := e.closing
+		if e.isClosing() {
+			hurry = nil
+		}
+		if err := sleep(ctx, e.clock, b.next(), hurry); err != nil {
 			return 0, err
 		}
 	}
@@ -142,6 +146,7 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 		start = StartEmpty
 	case actAdopt:
 		start = StartAdopt
+		e.decide() // the application may have to put the database into WAL mode first
 	case actExport:
 		e.decide() // the database can be used meanwhile
 		e.setState(StateExporting, nil)

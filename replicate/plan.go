@@ -67,7 +67,7 @@ func choosePlan(base *snapshotKey, logs []logKey, t target, limit int) (plan, er
 }
 
 func missingLog(txid, found uint64) error {
-	return fmt.Errorf("replicate: %s is missing; the next object there is is %s: %w",
+	return fmt.Errorf("replicate: %s is missing; the next one there is: %s: %w",
 		segment.LogKey(txid), segment.LogKey(found), errGap)
 }
 

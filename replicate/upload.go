@@ -37,7 +37,7 @@ func (e *Engine) replicate(ctx context.Context, drain bool) error {
 			return err
 		}
 		if len(e.pending) == 0 {
-			e.pending = e.opts.Source.Take(inlineSize)
+			e.pending = e.opts.Source.Take(e.opts.inline)
 		}
 		if len(e.pending) == 0 {
 			hot = false
@@ -153,7 +153,7 @@ func (e *Engine) freeze(ctx context.Context) (*frozen, error) {
 	n, floor := 0, e.end.LastTime
 	for n < len(e.pending) && n < segmentEntries {
 		en := e.pending[n]
-		if n > 0 && (en.Whole || en.PageSize != first.PageSize || size+en.BodySize() > inlineSize) {
+		if n > 0 && (en.Whole || en.PageSize != first.PageSize || size+en.BodySize() > e.opts.inline) {
 			break
 		}
 		size += en.BodySize()
@@ -164,10 +164,10 @@ func (e *Engine) freeze(ctx context.Context) (*frozen, error) {
 	f := &frozen{key: segment.LogKey(h.MinTXID), n: n}
 	entries := e.pending[:n]
 	var err error
-	if size <= inlineSize {
+	if size <= e.opts.inline {
 		f.object, f.chain, err = segment.Encode(h, entries)
 	}
-	if size > inlineSize || errors.Is(err, segment.ErrTooLarge) {
+	if size > e.opts.inline || errors.Is(err, segment.ErrTooLarge) {
 		var root *segment.Root
 		if root, f.data, err = e.spill(ctx, h, entries); err != nil {
 			return nil, err
@@ -247,8 +247,8 @@ func (e *Engine) persist(ctx context.Context, what string, state State, f func(c
 			return err
 		}
 		e.trying(StateUnreachable, err)
-		hurry := e.closing
-		if b.attempt > 0 { // Close hastens one attempt, not all
+		hurry := e.closing // hastens one attempt, not all
+		if e.isClosing() {
 			hurry = nil
 		}
 		if err := sleep(ctx, e.clock, b.next(), hurry); err != nil {
