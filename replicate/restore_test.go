@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -240,15 +239,6 @@ func TestOutput(t *testing.T) {
 		if !bytes.Equal(b, image) || len(files) != 1 {
 			t.Fatalf("with force: %v", files)
 		}
-	}
-	old := syscall.Umask(0o027)
-	defer syscall.Umask(old)
-	out := filepath.Join(t.TempDir(), "db")
-	if _, err := Restore(t.Context(), RestoreOptions{Store: mc.store, Output: out}); err != nil {
-		t.Fatal(err)
-	}
-	if fi, _ := os.Stat(out); fi.Mode().Perm() != 0o640 {
-		t.Fatal(fi.Mode())
 	}
 	if _, err := Restore(t.Context(), RestoreOptions{Store: mc.store, Output: filepath.Join(t.TempDir(), "no", "db")}); !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
