@@ -344,3 +344,23 @@ func TestChoosePlan(t *testing.T) {
 		}
 	}
 }
+
+// The log behind a snapshot begins in the snapshot's state, but isn't its line's.
+func TestLogOfAnotherLineBehindSnapshot(t *testing.T) {
+	mc := replica(t)
+	key := segment.LogKey(3)
+	o, err := segment.Parse(get(t, mc.store, key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := segment.Header{Kind: segment.KindLog, PageSize: o.Header.PageSize, Database: o.Header.Database, Session: o.Header.Session,
+		MinTXID: 3, PrevChain: segment.Hash{1}}
+	b, _, err := segment.Encode(h, o.Entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, mc.store, key, b)
+	if _, _, err := restoreTo(t, mc.store, func(o *RestoreOptions) { o.TXID = 3 }); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), key) {
+		t.Fatal(err)
+	}
+}
