@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,16 @@ func (w *world) stall() {
 		}
 		return nil
 	}})
+}
+
+// dieAfter makes every write fail once n of them were begun.
+func (w *world) dieAfter(count *atomic.Int64, n int64) func(context.Context, faultstore.Call) error {
+	return func(_ context.Context, c faultstore.Call) error {
+		if (c.Op == faultstore.Create || c.Op == faultstore.Upload) && count.Add(1) > n {
+			return faultstore.ErrInjected
+		}
+		return nil
+	}
 }
 
 func (w *world) heal() { w.store.SetHooks(faultstore.Hooks{}) }

@@ -185,10 +185,7 @@ func (db *database) decided(limit time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-db.engine.Decided():
-		if err := errors.Join(db.engine.WriteError(), db.engine.Err()); err != nil {
-			return err
-		}
-		return nil
+		return cmp.Or(db.engine.WriteError(), db.engine.Err())
 	case <-t.C:
 		s := db.engine.Status()
 		return fmt.Errorf("vfs: %s: it is not known yet how the database relates to its replica %s (%s %s); "+
