@@ -22,6 +22,7 @@ func (e *Engine) claim(ctx context.Context, pageSize uint32) error {
 	if err := e.saveSession(ctx); err != nil {
 		return err
 	}
+	var b backoff
 	for {
 		h := segment.Header{
 			Kind: segment.KindLog, PageSize: e.end.PageSize, Database: e.end.Database, Session: e.session,
@@ -53,7 +54,7 @@ func (e *Engine) claim(ctx context.Context, pageSize uint32) error {
 			if err != nil {
 				return fmt.Errorf("replicate: %s, just written: %w", key, err)
 			}
-			return e.claimDone(o)
+			return e.claimDone(ctx, o)
 		}
 		if !errors.Is(err, objstore.ErrExist) {
 			return err
@@ -63,11 +64,14 @@ func (e *Engine) claim(ctx context.Context, pageSize uint32) error {
 		case err != nil:
 			return err
 		case o == nil:
+			if err := e.absent(ctx, key, &b); err != nil {
+				return err
+			}
 		case o.Chain == chain, o.Header.Session == e.session && o.Header.Claim:
 			if err := e.end.follows(o); err != nil {
 				return err
 			}
-			return e.claimDone(o)
+			return e.claimDone(ctx, o)
 		case e.lineage.Known(o.Header.Session):
 			// A request of an earlier session arrived after we had read the line.
 			if err := e.landed(o); err != nil {
@@ -79,11 +83,56 @@ func (e *Engine) claim(ctx context.Context, pageSize uint32) error {
 	}
 }
 
-func (e *Engine) claimDone(o *segment.Object) error {
+func (e *Engine) claimDone(ctx context.Context, o *segment.Object) error {
+	if err := e.confirm(ctx, o.Header.MinTXID); err != nil {
+		return err
+	}
 	e.end.advance(o)
 	e.claimed = true
 	e.noteEnd(1, o.Size)
 	return e.noteLineage()
+}
+
+// confirm looks behind the claim at txid. Its key was free, but that need not
+// mean that the line ended there: if another session had gone on long ago, and
+// what it wrote under that key was deleted because a newer base made it
+// superfluous, then the claim stands in the gap. The newest segment of a line is
+// never deleted, so it shows. From here on no such question arises: whoever goes
+// on leaves a claim, which is never deleted, at the very key that we want next.
+func (e *Engine) confirm(ctx context.Context, txid uint64) error {
+	behind := ""
+	err := e.persist(ctx, "list "+segment.LogPrefix, StateReplicating, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, uploadTimeout(0))
+		defer cancel()
+		for info, err := range e.opts.Store.List(ctx, segment.LogPrefix, segment.LogKey(txid)) {
+			if err != nil {
+				return err
+			}
+			if _, ok := segment.ParseLogKey(info.Key); ok {
+				behind = info.Key
+				break
+			}
+		}
+		return nil
+	})
+	if err != nil || behind == "" {
+		return err
+	}
+	o, err := e.existing(ctx, behind)
+	if err != nil {
+		return err
+	}
+	if o == nil { // deleted meanwhile, too: somebody is at work there
+		return &FencedError{Key: behind}
+	}
+	return e.fencedBy(behind, o)
+}
+
+// absent waits before a key is tried again that was said to be taken, and then
+// that it isn't there.
+func (e *Engine) absent(ctx context.Context, key string, b *backoff) error {
+	e.trying(StateUnreachable, fmt.Errorf("replicate: the store says that %s exists already, and that it does not exist: %w", key, errListed))
+	return sleep(ctx, e.clock, b.next(), nil)
 }
 
 // saveSession makes it durable that the session is this database's: what it

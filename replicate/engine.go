@@ -142,13 +142,13 @@ func (e *Engine) run(ctx context.Context) (err error) {
 			return err
 		}
 		again, err := e.begin(ctx, act)
-		if err != nil {
-			return err
-		}
-		if again {
+		if err == nil && again {
 			continue
 		}
-		if err := e.replicate(ctx, false); !errors.Is(err, ErrStale) {
+		if err == nil {
+			err = e.replicate(ctx, false)
+		}
+		if !errors.Is(err, ErrStale) {
 			return err
 		}
 		// An upload of an earlier session came to light after the line was read,

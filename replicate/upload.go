@@ -36,12 +36,14 @@ func (e *Engine) replicate(ctx context.Context, drain bool) error {
 		if err := e.pace(ctx, last, drain); err != nil {
 			return err
 		}
+		// Asked before looking, so that what is captured before Close is called is seen.
+		closing := e.isClosing()
 		if len(e.pending) == 0 {
 			e.pending = e.opts.Source.Take(e.opts.inline)
 		}
 		if len(e.pending) == 0 {
 			hot = false
-			if e.releaseIdle() && (drain || e.isClosing()) {
+			if e.releaseIdle() && (drain || closing) {
 				return nil
 			}
 			continue
@@ -182,6 +184,7 @@ func (e *Engine) freeze(ctx context.Context) (*frozen, error) {
 
 // createLog creates f. If another object has its key, that one is returned.
 func (e *Engine) createLog(ctx context.Context, f *frozen) (theirs *segment.Object, err error) {
+	var b backoff
 	for {
 		err := e.create(ctx, f.key, f.object)
 		if !errors.Is(err, objstore.ErrExist) {
@@ -196,6 +199,9 @@ func (e *Engine) createLog(ctx context.Context, f *frozen) (theirs *segment.Obje
 		}
 		if o != nil {
 			return o, nil
+		}
+		if err := e.absent(ctx, f.key, &b); err != nil {
+			return nil, err
 		}
 	}
 }
