@@ -27,7 +27,19 @@ type Spool struct {
 	dir  *Dir
 	f    *os.File
 	size int64 // end of the last whole record
-	sync bool  // something is written and not synced
+
+	writes uint64      // counts what was written
+	synced uint64      // writes up to here are durable
+	ahead  chan result // of SyncAhead; nil: none runs
+	// failed is the first failed sync. What was written before it may be lost
+	// though a later sync succeeds: only Reset ends it.
+	failed error
+}
+
+// result of a sync: writes up to n are durable unless err is set.
+type result struct {
+	n   uint64
+	err error
 }
 
 // Record is what one spool record says: an entry, or a join.
@@ -196,7 +208,8 @@ func (s *Spool) Append(recs []Record) error {
 	if _, err := s.f.WriteAt(b, off); err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
-	s.size, s.sync = off+int64(len(b)), true
+	s.size = off + int64(len(b))
+	s.writes++
 	return nil
 }
 
@@ -216,16 +229,39 @@ func (s *Spool) Join(j Join) error {
 	return w.commit(be.AppendUint32(be.AppendUint32(meta, j.Next[0]), j.Next[1]))
 }
 
+// SyncAhead starts to make durable what is written so far, without waiting: the
+// next Sync has less to do.
+func (s *Spool) SyncAhead() {
+	if s.ahead != nil || s.synced == s.writes {
+		return
+	}
+	done, n := make(chan result, 1), s.writes
+	s.ahead = done
+	go func() { done <- result{n, s.f.Sync()} }()
+}
+
 // Sync makes all records durable.
 func (s *Spool) Sync() error {
-	if !s.sync {
-		return nil
+	if s.ahead != nil {
+		s.settle()
 	}
-	if err := s.f.Sync(); err != nil {
-		return fmt.Errorf("local: sync %s: %w", s.f.Name(), err)
+	if s.failed == nil && s.synced != s.writes {
+		s.failed = s.f.Sync()
+		s.synced = s.writes
 	}
-	s.sync = false
+	if s.failed != nil {
+		return fmt.Errorf("local: sync %s: %w", s.f.Name(), s.failed)
+	}
 	return nil
+}
+
+// settle waits for SyncAhead.
+func (s *Spool) settle() {
+	r := <-s.ahead
+	s.ahead, s.synced = nil, r.n
+	if s.failed == nil {
+		s.failed = r.err
+	}
 }
 
 // Size is the spool's length in bytes.
@@ -236,18 +272,27 @@ func (s *Spool) Empty() bool { return s.size == int64(len(spoolMagic)) }
 
 // Reset empties the spool.
 func (s *Spool) Reset() error {
+	if s.ahead != nil {
+		s.settle()
+	}
 	if err := s.f.Truncate(0); err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
 	if _, err := s.f.WriteAt([]byte(spoolMagic), 0); err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
-	s.size, s.sync = int64(len(spoolMagic)), true
+	s.size, s.failed = int64(len(spoolMagic)), nil
+	s.writes++
 	return nil
 }
 
 // Close closes the file; bodies can't be read afterwards.
-func (s *Spool) Close() error { return s.f.Close() }
+func (s *Spool) Close() error {
+	if s.ahead != nil {
+		s.settle()
+	}
+	return s.f.Close()
+}
 
 // EntryWriter writes the body of a new entry record, whose size nobody needs to
 // know beforehand. Until Commit the record does not count.
