@@ -21,6 +21,7 @@ type rules struct {
 	first     int64
 	last      int64
 	replaces  bool
+	claim     bool // there is one among the entries
 
 	open run
 }
@@ -143,6 +144,7 @@ func (r *rules) entry(e *Entry) error {
 		r.replaces = e.Whole || e.NeedsBase
 		r.first = e.FirstMono
 	}
+	r.claim = r.claim || e.Kind == Claim
 	r.entries++
 	r.txid += e.Count
 	r.post, r.commit, r.last = e.Post, e.Commit, e.LastMono
@@ -223,6 +225,9 @@ func (r *rules) finish(h *Header) error {
 	}
 	if r.replaces != h.Replaces {
 		return fmt.Errorf("replaces the state before is %v by the entries, %v by the header", r.replaces, h.Replaces)
+	}
+	if r.claim != h.Claim {
+		return fmt.Errorf("claim is %v by the entries, %v by the header", r.claim, h.Claim)
 	}
 	return nil
 }
