@@ -23,8 +23,10 @@ type Source interface {
 	//   - StartAdopt: the database has content and the line has none; the first
 	//     entry is of kind adopt and carries all pages. For small databases.
 	//
-	// It is called a second time, after another Evidence, only when the entries
-	// spooled for a missing database were acknowledged and the database restored.
+	// It is called again, after another Evidence, when the entries spooled for a
+	// missing database were acknowledged and the database restored, and when an
+	// upload of an earlier session came to light ([ErrStale]): entries that were
+	// taken and not acknowledged are then emitted anew, as far as they follow tail.
 	Begin(ctx context.Context, start Start, tail Tail) error
 
 	// Export takes over a database with content without stopping its writers: it
