@@ -223,3 +223,38 @@ func TestLateUpload(t *testing.T) {
 	n.shutdown()
 	n.same()
 }
+
+// TestCrashBeforeSpooling: the process dies after the WAL was begun anew and
+// before anything of the new one is in spool or store. What says that the new WAL
+// follows the old one must still be there.
+func TestCrashBeforeSpooling(t *testing.T) {
+	var dying atomic.Bool
+	opts := Options{}
+	opts.hooks.failpoint = func(name string) error {
+		if name == "spool-append" && dying.Load() {
+			return faultstore.ErrInjected
+		}
+		return nil
+	}
+	w := newWorld(t, opts)
+	c := w.open()
+	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
+	for i := range 3 {
+		exec(t, c, fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
+		w.sync()
+		exec(t, c, "PRAGMA wal_checkpoint(PASSIVE)")
+	}
+	w.stall()
+	dying.Store(true)
+	exec(t, c, "PRAGMA wal_autocheckpoint=10; INSERT INTO t VALUES(randomblob(10000000))")
+	n := w.clone(Options{})
+	n.heal()
+	c = n.open()
+	n.sync()
+	if got := text(t, c, "SELECT count(*) FROM t"); got != "4" {
+		t.Error(got, "rows")
+	}
+	must(t, c.Close())
+	n.shutdown()
+	n.same()
+}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,7 +50,9 @@ func newWorld(t testing.TB, opts Options) *world {
 		name: "t_" + strings.NewReplacer("/", "_", "#", "_", "=", "_", " ", "_").Replace(t.Name()),
 	}
 	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		var done atomic.Bool
+		t.Cleanup(func() { done.Store(true) })
+		opts.Logger = slog.New(slog.NewTextHandler(testWriter{t, &done}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
 	w.store = faultstore.New(replicate.NewMemStore())
 	opts.Store = func(string) (replicate.Store, error) { return w.store, nil }
@@ -62,10 +65,15 @@ func newWorld(t testing.TB, opts Options) *world {
 	return w
 }
 
-type testWriter struct{ t testing.TB }
+type testWriter struct {
+	t    testing.TB
+	done *atomic.Bool // idle databases outlive their test
+}
 
 func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(b)))
+	if !w.done.Load() {
+		w.t.Log(strings.TrimSpace(string(b)))
+	}
 	return len(b), nil
 }
 

@@ -248,6 +248,9 @@ func (d *DB) finishTracking(old *wal.Header, next [2]uint32) error {
 
 // secure makes everything unacknowledged durable, and notes how the log goes on.
 func (d *DB) secure(next [2]uint32) error {
+	if err := d.compact(); err != nil {
+		return err
+	}
 	if err := d.spill(false); err != nil {
 		return err
 	}

@@ -97,17 +97,31 @@ func (q *queue) memory() int64 {
 	return q.mem
 }
 
-// unspooled returns the entries that are only in memory, as records of their own,
-// and whether any that is in the spool still counts.
-func (q *queue) unspooled() (items []*queued, recs []local.Record, used bool) {
+// unspooled returns the entries that are only in memory, as records of their own.
+func (q *queue) unspooled() (items []*queued, recs []local.Record) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, it := range q.items[q.spooled:] {
-		e := *it.entry
-		items = append(items, it)
-		recs = append(recs, local.Record{Entry: &e, Before: it.before})
+	items = append(items, q.items[q.spooled:]...)
+	return items, records(items)
+}
+
+// inSpool returns the entries whose records in the spool still count.
+func (q *queue) inSpool() (recs []local.Record, size int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, it := range q.items[:q.spooled] {
+		size += it.size
 	}
-	return items, recs, q.spooled > 0
+	return records(q.items[:q.spooled]), size
+}
+
+func records(items []*queued) []local.Record {
+	recs := make([]local.Record, len(items))
+	for i, it := range items {
+		e := *it.entry
+		recs[i] = local.Record{Entry: &e, Before: it.before}
+	}
+	return recs
 }
 
 // nowSpooled notes that items are in the spool, the records' bodies with them if
@@ -145,12 +159,7 @@ func (q *queue) reset() {
 // spill writes every entry that is only in memory to the spool, in order; it is
 // not synced. With move their memory is given back.
 func (d *DB) spill(move bool) error {
-	items, recs, used := d.queue.unspooled()
-	if !used && !d.spool.Empty() && d.phase == live {
-		if err := d.spool.Reset(); err != nil {
-			return err
-		}
-	}
+	items, recs := d.queue.unspooled()
 	if len(items) == 0 {
 		return nil
 	}
@@ -165,4 +174,20 @@ func (d *DB) spill(move bool) error {
 	}
 	d.queue.nowSpooled(items, recs, move)
 	return nil
+}
+
+// compactAt is the size from which on a spool that is mostly acknowledged is
+// rewritten.
+const compactAt = 16 << 20
+
+// compact bounds the spool by what is not acknowledged.
+func (d *DB) compact() error {
+	if d.spool.Size() < compactAt {
+		return nil
+	}
+	recs, size := d.queue.inSpool()
+	if d.spool.Size() < 4*size {
+		return nil
+	}
+	return d.spool.Rewrite(recs)
 }

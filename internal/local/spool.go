@@ -22,7 +22,7 @@ import (
 // segment.AppendEntry; for a join, the position, the checksum there, and the salts
 // that follow.
 // It is not safe for concurrent use; bodies of its entries may be read any time
-// until Reset.
+// for as long as somebody has them.
 type Spool struct {
 	dir  *Dir
 	f    *os.File
@@ -32,8 +32,9 @@ type Spool struct {
 	synced uint64      // writes up to here are durable
 	ahead  chan result // of SyncAhead; nil: none runs
 	// failed is the first failed sync. What was written before it may be lost
-	// though a later sync succeeds: only Reset ends it.
+	// though a later sync succeeds: only Rewrite ends it.
 	failed error
+	join   *Join // the last one
 }
 
 // result of a sync: writes up to n are durable unless err is set.
@@ -90,7 +91,7 @@ func (s *Spool) start() error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		return s.Reset()
+		return s.begin()
 	}
 	if string(magic) != spoolMagic {
 		return fmt.Errorf("not a spool of this version (starts with %q); move it away to go on without it", magic)
@@ -99,9 +100,16 @@ func (s *Spool) start() error {
 	if err != nil {
 		return err
 	}
-	if _, s.size, err = s.records(fi.Size()); err != nil {
+	recs, end, err := s.records(fi.Size())
+	if err != nil {
 		return err
 	}
+	for _, r := range recs {
+		if r.Join != nil {
+			s.join = r.Join
+		}
+	}
+	s.size = end
 	return s.f.Truncate(s.size)
 }
 
@@ -226,7 +234,11 @@ func (s *Spool) Join(j Join) error {
 	w := s.newRecord(recordJoin)
 	be := binary.BigEndian
 	meta := be.AppendUint64(appendPosition(nil, j.End), j.Checksum)
-	return w.commit(be.AppendUint32(be.AppendUint32(meta, j.Next[0]), j.Next[1]))
+	err := w.commit(be.AppendUint32(be.AppendUint32(meta, j.Next[0]), j.Next[1]))
+	if err == nil {
+		s.join = &j
+	}
+	return err
 }
 
 // SyncAhead starts to make durable what is written so far, without waiting: the
@@ -267,21 +279,52 @@ func (s *Spool) settle() {
 // Size is the spool's length in bytes.
 func (s *Spool) Size() int64 { return s.size }
 
-// Empty reports whether the spool has no records.
-func (s *Spool) Empty() bool { return s.size == int64(len(spoolMagic)) }
-
-// Reset empties the spool.
-func (s *Spool) Reset() error {
+// Rewrite replaces the spool by one that has only these entries and the last
+// join. Whatever moment it is interrupted at, the old or the new one is there.
+// Bodies of the old one stay readable as long as somebody has them.
+func (s *Spool) Rewrite(recs []Record) error {
+	f, err := os.OpenFile(s.dir.file("spool.new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("local: %w", err)
+	}
+	n := &Spool{dir: s.dir, f: f}
+	err = n.begin()
+	if err == nil && s.join != nil {
+		err = n.Join(*s.join)
+	}
+	if err == nil {
+		err = n.Append(recs)
+	}
+	if err == nil {
+		err = n.Sync()
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), s.dir.file("spool"))
+	}
+	if err == nil {
+		err = s.dir.syncDir()
+	}
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("local: rewrite the spool: %w", err)
+	}
 	if s.ahead != nil {
 		s.settle()
 	}
+	// The old file is not closed: it is when the last body is gone.
+	*s = *n
+	return nil
+}
+
+// begin writes an empty spool.
+func (s *Spool) begin() error {
 	if err := s.f.Truncate(0); err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
 	if _, err := s.f.WriteAt([]byte(spoolMagic), 0); err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
-	s.size, s.failed = int64(len(spoolMagic)), nil
+	s.size = int64(len(spoolMagic))
 	s.writes++
 	return nil
 }
