@@ -82,15 +82,15 @@ func decide(s situation) (action, error) {
 
 	case ours && s.lineage.Known(tail.Session) && s.lineage.TXID == tail.TXID:
 		return s.refuse(ErrRepair, "the replica ends at TXID %d, checksum %016x; the database (%s) contains that and changed since. "+
-			"To make its present state the next entry: outwash adopt %s %s. To go back to the replica's: outwash restore -force -o %[4]s %[5]s",
+			"To keep its present state, replicate it to another path. To go back to the replica's: outwash restore -force -o %s %s",
 			tail.TXID, tail.Checksum, found(ev), s.database, s.replica)
 	case ours:
 		return s.refuse(ErrDiverged, "the replica ends at TXID %d, checksum %016x, written by session %s (%s); the database is at %s and was last known at TXID %d. "+
-			"To take the replica's state: outwash restore -force -o %s %s. To override it with the database's: outwash adopt %[7]s %[8]s",
+			"To take the replica's state: outwash restore -force -o %s %s. To keep the database's, replicate it to another path",
 			tail.TXID, tail.Checksum, tail.Session, ownerText(s.end.owner), found(ev), s.lineage.TXID, s.database, s.replica)
 	default:
 		return s.refuse(ErrDiverged, "the replica (database %s) ends at TXID %d, checksum %016x; the database (%s) is another one, or a copy of an older state. "+
-			"Replicate it to another path; or take the replica's state: outwash restore -force -o %s %s; or override that: outwash adopt %[5]s %[6]s",
+			"Replicate it to another path, or take the replica's state: outwash restore -force -o %s %s",
 			tail.Database, tail.TXID, tail.Checksum, found(ev), s.database, s.replica)
 	}
 }

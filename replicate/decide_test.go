@@ -56,7 +56,7 @@ func TestDecide(t *testing.T) {
 		{"replica behind", situation{end: line(mine, 8, 5), lineage: known, evidence: file(1, true)}, actRefuse, ErrDiverged, "TXID 9"},
 		{"replica empty behind", situation{end: none, lineage: known, evidence: file(1, false)}, actRefuse, ErrDiverged, "TXID 9"},
 
-		{"changed uncaptured", situation{end: line(mine, 9, 5), lineage: known, evidence: file(1, false)}, actRefuse, ErrRepair, "outwash adopt"},
+		{"changed uncaptured", situation{end: line(mine, 9, 5), lineage: known, evidence: file(1, false)}, actRefuse, ErrRepair, "outwash restore -force"},
 		{"others went on", situation{end: line(theirs, 12, 5), lineage: known, evidence: file(1, false)}, actRefuse, ErrDiverged, "elsewhere"},
 		{"own later session, P before it", situation{end: line(mine, 12, 5), lineage: known, evidence: file(1, false)}, actRefuse, ErrDiverged, "TXID 9"},
 		{"another database", situation{end: line(theirs, 12, 5), lineage: foreign, evidence: file(1, false)}, actRefuse, ErrDiverged, "another path"},

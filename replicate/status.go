@@ -172,8 +172,8 @@ func remedy(err error) string {
 		text   string
 	}{
 		{ErrFenced, "make sure that only one process writes this database, then open it again"},
-		{ErrRepair, "outwash adopt makes the database's state the next entry; outwash restore -force takes the replica's"},
-		{ErrDiverged, "replicate to another path, or choose between outwash restore -force and outwash adopt"},
+		{ErrRepair, "replicate to another path to keep the database's state; outwash restore -force takes the replica's"},
+		{ErrDiverged, "replicate to another path to keep the database's state; outwash restore -force takes the replica's"},
 		{ErrMissing, "outwash restore, or replica_restore=auto"},
 		{ErrStale, "open the database again"},
 		{ErrForeign, "move the object away, or replicate to another path"},
