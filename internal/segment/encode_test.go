@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"testing"
 )
@@ -177,7 +178,7 @@ func TestClaimSize(t *testing.T) {
 	}
 	h := plainHeader()
 	h.Pre, h.PreCommit, h.LastMono = 5, 6, testTime
-	h.Owner = &Owner{Host: strings.Repeat("host\n\x1b[31m", 100), PID: -1 << 63, Program: strings.Repeat("\"\\<ü", 100)}
+	h.Owner = &Owner{Host: strings.Repeat("host\n\x1b[31m", 100), PID: math.MinInt, Program: strings.Repeat("\"\\<ü", 100)}
 	b, chain, err := EncodeClaim(h)
 	if err != nil {
 		t.Fatal(err)

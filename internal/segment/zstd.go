@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	zstdMagic    = 0xFD2FB528
+	zstdMagic    = uint32(0xFD2FB528)
 	minFrame     = 9       // magic, descriptor, content size, one empty-handed block
 	maxZstdBlock = 1 << 17 // Block_Maximum_Size
 )
