@@ -32,7 +32,7 @@ func (d *DB) emit(w walked, since int64, atGate bool) error {
 		return nil
 	}
 	for n := d.entriesFor(len(w.commits), atGate); len(w.commits) > 0; w.commits = w.commits[n:] {
-		if err := d.emitOne(w.pages, w.from.frame, w.commits[:n], since); err != nil {
+		if err := d.emitOne(w.pages, w.from.frame, w.commits[:n], since); err != nil || d.phase != live {
 			return err
 		}
 	}
@@ -90,6 +90,10 @@ func (d *DB) emitOne(pages []uint32, first uint32, commits []commit, since int64
 	b := d.newBuilder(e)
 	defer b.abort()
 	frames := d.lastFrames(pages[d.mark.frame-first:end.frame-first], end.pages)
+	if !d.hasGrowth(frames, min(e.PreCommit, e.MinCommit), e.Commit) {
+		d.loseTrack("the database grew by pages that the log does not have")
+		return nil
+	}
 	for _, f := range frames {
 		if err := b.addFrame(uint64(f>>32), uint32(f)); err != nil {
 			return err
@@ -134,6 +138,18 @@ func (d *DB) lastFrames(pages []uint32, size uint32) []uint64 {
 		}
 	}
 	return order[:n]
+}
+
+// hasGrowth reports whether every page from kept+1 to size is among frames: SQLite
+// writes each page by which a transaction grows the database. If one is missing
+// another program has put it there, unseen.
+func (d *DB) hasGrowth(frames []uint64, kept, size uint64) bool {
+	want := size - min(kept, size)
+	if lock := segment.LockPage(d.table.pageSize); kept < lock && lock <= size {
+		want--
+	}
+	i, _ := slices.BinarySearch(frames, (kept+1)<<32)
+	return uint64(len(frames)-i) == want
 }
 
 // builder makes one entry: it gathers pages, which come in ascending order, into
