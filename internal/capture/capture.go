@@ -105,7 +105,7 @@ type DB struct {
 	mark     mark
 	next     [2]uint32         // salts that a restart gate has let through; 0,0: none
 	last     map[uint32]uint32 // last frame of each page in mark's generation
-	emptied  string            // fingerprint of the database when a gate let the WAL go; "": it did not
+	emptied  string            // fingerprint of the database when the WAL was last seen empty or let go; "": it has content
 	table    table
 	lastPos  segment.WALPosition // of the last entry
 	lastMono int64

@@ -147,10 +147,7 @@ func (x *export) begin(first bool) (*view, error) {
 	x.table.resize(v.size)
 	d.mark, d.last = v.mark, v.frames
 	d.dirty, d.smallest = &bitmap{}, math.MaxUint64
-	d.emptied = ""
-	if v.wal == nil {
-		d.emptied = fingerprint(d.opts.Path)
-	}
+	d.emptied = v.emptied(d.opts.Path)
 	d.pass = true
 	d.setPhase(tracking)
 	return v, nil
@@ -167,13 +164,17 @@ func (x *export) catchUp(v *view) error {
 	}
 	from := uint32(0)
 	switch {
+	case v.noLog():
+		// It may have come and gone since the last pass.
+		if d.emptied != fingerprint(d.opts.Path) {
+			return errLost
+		}
 	case v.mark.salt == d.mark.salt:
 		from = d.mark.frame
 		if v.mark.frame < from || v.mark.frame > from && len(v.pages) == 0 {
 			return errLost
 		}
 	case v.mark.salt == d.next:
-	case v.wal == nil && d.emptied == fingerprint(d.opts.Path):
 	default:
 		return errLost
 	}

@@ -161,7 +161,7 @@ func (d *DB) oldGeneration() (*wal.Header, error) {
 // in the database file by now, which tells them apart.
 func (d *DB) finish(old *wal.Header, next [2]uint32) error {
 	if old == nil {
-		if d.emptied != fingerprint(d.opts.Path) && (d.emptied != "" || d.mark.frame > 0) {
+		if d.table.size() > 0 && d.emptied != fingerprint(d.opts.Path) {
 			d.loseTrack("another program changed the database while the WAL was away")
 		}
 		return nil
@@ -221,7 +221,13 @@ func (d *DB) inFile(w walked) (bool, error) {
 }
 
 func (d *DB) finishTracking(old *wal.Header, next [2]uint32) error {
-	if old == nil || old.Salt == next {
+	if old == nil {
+		if d.emptied != fingerprint(d.opts.Path) {
+			d.loseTrack("")
+		}
+		return nil
+	}
+	if old.Salt == next {
 		return nil
 	}
 	if old.Salt != d.mark.salt {

@@ -68,6 +68,17 @@ type view struct {
 	commits   []commit
 }
 
+// noLog reports whether there is no log, or an empty one.
+func (v *view) noLog() bool { return v.mark.salt == [2]uint32{} }
+
+// emptied is what DB.emptied is after the view was taken.
+func (v *view) emptied(path string) string {
+	if v.noLog() {
+		return fingerprint(path)
+	}
+	return ""
+}
+
 func (v *view) close() {
 	for _, f := range []*os.File{v.file, v.wal} {
 		if f != nil {

@@ -160,10 +160,7 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 		return err
 	}
 	d.table, d.mark, d.last = now, v.mark, v.frames
-	d.emptied = ""
-	if v.wal == nil {
-		d.emptied = fingerprint(d.opts.Path)
-	}
+	d.emptied = v.emptied(d.opts.Path)
 	if len(b.e.Blocks) > 0 || b.txids > 0 || b.e.PreCommit != b.e.Commit {
 		d.enqueue(b)
 	}
