@@ -70,6 +70,9 @@ func (a *applier) joins(o *segment.Object) error {
 		if h.MaxTXID < b.MaxTXID {
 			return missingLog(h.MaxTXID+1, b.MaxTXID+1)
 		}
+		if h.MaxTXID > b.MaxTXID { // or the key behind the snapshot would not tell whether the line goes on
+			return fmt.Errorf("replicate: the snapshot of TXID %d lies within %s, which goes on to %d: %w", b.MaxTXID, key, h.MaxTXID, ErrCorrupt)
+		}
 	} else if h.Pre != b.Post || h.PreCommit != b.Commit {
 		return fmt.Errorf("replicate: %s follows checksum %016x with %d pages, the snapshot of TXID %d has %016x with %d: %w",
 			key, h.Pre, h.PreCommit, b.MaxTXID, b.Post, b.Commit, ErrCorrupt)
@@ -102,6 +105,9 @@ func (a *applier) wanted(e *segment.Entry) (bool, error) {
 	}
 	if e.NeedsBase {
 		return false, a.needsBase(e)
+	}
+	if e.Commit > maxPages {
+		return false, tooManyPages(fmt.Sprintf("TXID %d", e.MaxTXID), e.Commit)
 	}
 	return true, nil
 }

@@ -82,6 +82,7 @@ type Engine struct {
 	pending []*segment.Entry // taken from the source, not acknowledged
 	// exportPageSize is the database's, as the evidence said.
 	exportPageSize uint32
+	exportSize     int64
 
 	// ack makes acknowledging and counting one step.
 	ack     sync.Mutex

@@ -12,12 +12,12 @@ import (
 	"github.com/outwash/outwash/internal/segment"
 )
 
-// uploadData streams what write gives to a new data object.
-func (e *Engine) uploadData(ctx context.Context, h segment.DataHeader, write func(*segment.DataWriter) error) (*segment.Root, int64, error) {
+// uploadData streams what write gives, most bytes at most, to a new data object.
+func (e *Engine) uploadData(ctx context.Context, h segment.DataHeader, most int64, write func(*segment.DataWriter) error) (*segment.Root, int64, error) {
 	h.Name, h.Database, h.Session = segment.NewID(), e.end.Database, e.session
 	key := segment.DataKey(h.Name)
 	pr, pw := io.Pipe()
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errgroup.WithContext(objstore.WithSizeHint(ctx, most))
 	var size int64
 	var uploadErr error
 	g.Go(func() error {
@@ -54,8 +54,15 @@ func (e *Engine) spill(ctx context.Context, h segment.Header, entries []*segment
 	if err := e.failpoint("data-before"); err != nil {
 		return nil, 0, err
 	}
+	most := int64(1 << 20)
+	for _, en := range entries {
+		most += en.BodySize()
+		for i := range en.Blocks {
+			most += 64 + 20*int64(len(en.Blocks[i].Pages)) // its index
+		}
+	}
 	err = e.persist(ctx, "upload large entries", StateReplicating, func(ctx context.Context) error {
-		root, size, err = e.uploadData(ctx, segment.DataHeader{Kind: segment.KindLog, PageSize: h.PageSize}, func(dw *segment.DataWriter) error {
+		root, size, err = e.uploadData(ctx, segment.DataHeader{Kind: segment.KindLog, PageSize: h.PageSize}, most, func(dw *segment.DataWriter) error {
 			for _, en := range entries {
 				if err := writeEntry(dw, en); err != nil {
 					return err
@@ -128,7 +135,8 @@ func (e *Engine) firstContact(ctx context.Context) error {
 	}
 	h := segment.DataHeader{Kind: segment.KindSnapshot, PageSize: e.exportPageSize}
 	err := e.persist(ctx, "write the first snapshot", StateExporting, func(ctx context.Context) (err error) {
-		root, size, err = e.uploadData(ctx, h, func(dw *segment.DataWriter) error {
+		// Pages that change meanwhile are copied again.
+		root, size, err = e.uploadData(ctx, h, 1<<20+2*e.exportSize, func(dw *segment.DataWriter) error {
 			if adopt, err = e.opts.Source.Export(ctx, e.end.Tail, dw.WriteBlock); err != nil {
 				return err
 			}
@@ -213,7 +221,10 @@ func (e *Engine) publish(ctx context.Context, snap *segment.Entry, root *segment
 		// A lost reply: the key names the state, so whichever snapshot it is will do.
 		err = e.persist(ctx, "read "+key, StateExporting, func(ctx context.Context) error {
 			l := line{e.opts.Store, e.end.Database}
-			_, err := l.snapshot(ctx, snapshotKey{txid: e.end.TXID, sum: e.end.Checksum})
+			o, err := l.snapshot(ctx, snapshotKey{txid: e.end.TXID, sum: e.end.Checksum})
+			if err == nil && o.Header.PrevChain != e.end.Chain {
+				err = fmt.Errorf("replicate: %s is of another line: %w", key, ErrCorrupt)
+			}
 			return err
 		})
 	}

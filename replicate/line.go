@@ -71,8 +71,18 @@ func (l *line) check(key string, h *segment.Header, kind segment.Kind) error {
 			key, h.Database, l.database, ErrForeign)
 	case h.Kind != kind:
 		return fmt.Errorf("replicate: %s is a %s segment: %w", key, h.Kind, ErrCorrupt)
+	case h.Commit > maxPages:
+		return fmt.Errorf("replicate: %s: %w", key, tooManyPages("it", h.Commit))
 	}
 	return nil
+}
+
+// maxPages is SQLite's limit. The format has none, but few bytes can describe a
+// database of zeros whose page hashes alone would not fit into any memory.
+const maxPages = 1<<32 - 2
+
+func tooManyPages(what string, pages uint64) error {
+	return fmt.Errorf("%s is of a database with %d pages, SQLite knows %d at most: %w", what, pages, uint64(maxPages), ErrVersion)
 }
 
 // parseLog decodes the log segment at txid.
@@ -215,6 +225,7 @@ func (e *lineEnd) follows(o *segment.Object) error {
 // says that there is none.
 func (l *line) end(ctx context.Context, hint uint64) (lineEnd, error) {
 	end := lineEnd{Tail: Tail{Database: l.database}}
+	snapshot := "" // one that exists
 	if hint == 0 {
 		snaps, err := listSnapshots(ctx, l.store)
 		if err != nil {
@@ -222,6 +233,7 @@ func (l *line) end(ctx context.Context, hint uint64) (lineEnd, error) {
 		}
 		if n := len(snaps); n > 0 {
 			hint = snaps[n-1].txid
+			snapshot = segment.SnapshotKey(hint, snaps[n-1].sum)
 		}
 	}
 	keys, err := l.listFrom(ctx, max(hint, 1))
@@ -251,6 +263,9 @@ func (l *line) end(ctx context.Context, hint uint64) (lineEnd, error) {
 		}
 		end.advance(o)
 		next = end.TXID + 1
+	}
+	if end.header == nil && snapshot != "" { // a line begun now would lie below it
+		return end, fmt.Errorf("replicate: there is %s, but no log: its objects were deleted (by a lifecycle rule, perhaps): %w", snapshot, ErrCorrupt)
 	}
 	return end, l.checkBase(ctx, &end)
 }

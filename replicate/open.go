@@ -67,7 +67,7 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 
 // bind notes which replica the database belongs to from now on.
 func (e *Engine) bind(act action, s situation) error {
-	e.exportPageSize = s.evidence.PageSize
+	e.exportPageSize, e.exportSize = s.evidence.PageSize, s.evidence.Size
 	if e.lineage.Database == e.end.Database || act == actRestore {
 		return nil
 	}

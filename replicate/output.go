@@ -48,7 +48,13 @@ func withOutput(output string, force bool, fill func(*os.File) error) (err error
 	var b [8]byte
 	rand.Read(b[:])
 	temp := filepath.Join(filepath.Dir(output), "."+filepath.Base(output)+".restoring-"+hex.EncodeToString(b[:]))
-	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644) // less the umask, as SQLite does it
+	mode, old := fs.FileMode(0o644), fs.FileInfo(nil) // less the umask, as SQLite does it
+	if force {
+		if old, _ = os.Lstat(output); old != nil {
+			mode = 0o600
+		}
+	}
+	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return fmt.Errorf("replicate: restore to %s: %w", output, err)
 	}
@@ -58,6 +64,12 @@ func withOutput(output string, force bool, fill func(*os.File) error) (err error
 			os.Remove(temp + suffix)
 		}
 	}()
+	if old != nil { // who could read the old database can read the new one, and nobody else
+		chownLike(f, old)
+		if err := f.Chmod(old.Mode().Perm()); err != nil {
+			return fmt.Errorf("replicate: %w %s: %w", errWrite, temp, err)
+		}
+	}
 	if err := fill(f); err != nil {
 		return err
 	}

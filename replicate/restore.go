@@ -228,13 +228,26 @@ func (r *restorer) applyLogs(ctx context.Context) error {
 			return err
 		}
 		if o == nil {
-			r.latest = true
-			return nil
+			return r.atEnd(next)
 		}
 		if err := r.a.segment(ctx, o); err != nil {
 			return err
 		}
 		next = o.Header.MaxTXID + 1
+	}
+	return nil
+}
+
+// atEnd notes that there is no segment at next. That is the line's end only if
+// the one before it is there: the newest segment is never deleted.
+func (r *restorer) atEnd(next uint64) error {
+	b := r.plan.base
+	switch {
+	case b == nil || r.a.prev != nil:
+		r.latest = true
+	case r.target.txid != b.txid:
+		return fmt.Errorf("replicate: the log behind %s is missing: neither the segment that ends with TXID %d nor %s is there, so it isn't known what followed (TXID %[2]d itself can be restored): %[4]w",
+			segment.SnapshotKey(b.txid, b.sum), b.txid, segment.LogKey(next), ErrCorrupt)
 	}
 	return nil
 }
@@ -332,7 +345,9 @@ func (r *restorer) dryRun(ctx context.Context) error {
 			return fmt.Errorf("replicate: %s is missing: %w", segment.LogKey(next), errGap)
 		}
 		if o == nil {
-			r.latest = true
+			if err := r.atEnd(next); err != nil {
+				return err
+			}
 			break
 		}
 		r.a.prev, r.a.chain = o.Header, o.Chain
