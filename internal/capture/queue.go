@@ -25,7 +25,8 @@ type queued struct {
 	entry  *segment.Entry
 	before segment.WALPosition // of the entry before
 	size   int64
-	inFile bool // its body is read from the spool
+	inFile bool         // its body is read from the spool
+	stored segment.Body // its body there, while inFile is not set
 }
 
 // push adds an entry; inFile if it is in the spool already.
@@ -124,10 +125,9 @@ func records(items []*queued) []local.Record {
 	return recs
 }
 
-// nowSpooled notes that items are in the spool, the records' bodies with them if
-// move is set: then entries that wait read theirs from there. Those that the
-// engine has are left alone; those that were acknowledged meanwhile are gone.
-func (q *queue) nowSpooled(items []*queued, recs []local.Record, move bool) {
+// nowSpooled notes that items are in the spool, as these records. Those that were
+// acknowledged meanwhile are gone.
+func (q *queue) nowSpooled(items []*queued, recs []local.Record) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	last := items[len(items)-1]
@@ -137,13 +137,19 @@ func (q *queue) nowSpooled(items []*queued, recs []local.Record, move bool) {
 			break
 		}
 	}
-	if !move || q.taken >= len(q.items) {
-		return
-	}
-	waits := false
 	for i, it := range items {
-		if waits = waits || it == q.items[q.taken]; waits && !it.inFile {
-			it.entry.Body, it.inFile = recs[i].Entry.Body, true
+		it.stored = recs[i].Entry.Body
+	}
+}
+
+// giveBack makes entries that wait read their bodies from the spool, if they are
+// there. Those that the engine has are left alone.
+func (q *queue) giveBack() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := q.taken; i < q.spooled; i++ {
+		if it := q.items[i]; !it.inFile {
+			it.entry.Body, it.stored, it.inFile = it.stored, nil, true
 			q.mem -= it.size
 		}
 	}
@@ -160,19 +166,21 @@ func (q *queue) reset() {
 // not synced. With move their memory is given back.
 func (d *DB) spill(move bool) error {
 	items, recs := d.queue.unspooled()
-	if len(items) == 0 {
-		return nil
+	if len(items) > 0 {
+		if d.spool.Size() > d.opts.SpoolLimit {
+			return ErrSpoolFull
+		}
+		if err := d.failpoint("spool-append"); err != nil {
+			return err
+		}
+		if err := d.spool.Append(recs); err != nil {
+			return err
+		}
+		d.queue.nowSpooled(items, recs)
 	}
-	if d.spool.Size() > d.opts.SpoolLimit {
-		return ErrSpoolFull
+	if move {
+		d.queue.giveBack()
 	}
-	if err := d.failpoint("spool-append"); err != nil {
-		return err
-	}
-	if err := d.spool.Append(recs); err != nil {
-		return err
-	}
-	d.queue.nowSpooled(items, recs, move)
 	return nil
 }
 
