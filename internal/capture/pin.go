@@ -148,6 +148,9 @@ func (d *DB) lookInto(v *view) (err error) {
 	switch {
 	case last > 0 && wh.Salt != idx.Salt:
 		return fmt.Errorf("capture: WAL header has salts %08x, WAL-index %08x", wh.Salt, idx.Salt)
+	case idx == wal.Index{}:
+		// Whoever pins has read it, so it was there.
+		return fmt.Errorf("capture: the WAL-index of %s can't be read while it is in use", d.opts.Path)
 	case last == 0 && wh.Salt != idx.Salt:
 		// The index is reset and the header not yet written: all that the log
 		// has is in the file. The mark goes to its end.

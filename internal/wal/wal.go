@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // Sizes of the parts of a WAL file, in bytes.
@@ -27,6 +28,8 @@ var (
 	ErrHeader = errors.New("wal: invalid WAL header")
 	// ErrIndex: the WAL-index is missing, not initialised, or being recovered.
 	ErrIndex = errors.New("wal: WAL-index not readable")
+	// ErrTorn: its copies keep differing: a writer is between them, or died there.
+	ErrTorn = errors.New("wal: WAL-index is being written")
 )
 
 // Checksum continues SQLite's WAL checksum over b, whose length is a multiple of
@@ -142,7 +145,10 @@ const indexHeaderSize = 48
 // (https://sqlite.org/walformat.html#the_wal_index_header).
 func ReadIndex(r io.ReaderAt) (Index, error) {
 	var b [2*indexHeaderSize + 40]byte
-	for range 100 {
+	for try := range 200 {
+		if try >= 100 { // the writer was preempted
+			time.Sleep(100 * time.Microsecond)
+		}
 		if n, err := r.ReadAt(b[:], 0); n < len(b) {
 			return Index{}, fmt.Errorf("%w: %w", ErrIndex, err)
 		}
@@ -151,7 +157,7 @@ func ReadIndex(r io.ReaderAt) (Index, error) {
 		}
 		return parseIndex(b[:])
 	}
-	return Index{}, fmt.Errorf("%w: its copies keep differing", ErrIndex)
+	return Index{}, ErrTorn
 }
 
 func parseIndex(b []byte) (Index, error) {
