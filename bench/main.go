@@ -87,7 +87,7 @@ type bench struct {
 var measurements = []struct {
 	name   string
 	run    func(context.Context, *bench) error
-	memory bool // it also says how much memory was used
+	memory bool // it says how much memory was used, too
 }{
 	{"commits", commits, true},
 	{"bytes", transactionBytes, true},
@@ -168,9 +168,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 			b.rows = b.rows[:n]
 		}
 	}
-	if want("memory") {
-		b.memory()
-	}
+	b.memory()
 	r.Rows, r.Seconds = b.rows, time.Since(r.Started).Seconds()
 	if *asJSON {
 		return r.writeJSON(out)
