@@ -114,6 +114,9 @@ func (h *Header) derive(entries []*Entry) error {
 		if e.Pre != post || e.PreCommit != commit {
 			return invalidf("entry %d: checksum before is %016x, %d pages; the entry before left %016x, %d", i, e.Pre, e.PreCommit, post, commit)
 		}
+		if e.NeedsBase && h.External {
+			return invalidf("entry %d: needs a base, but is external", i)
+		}
 		if e.PageSize != 0 && e.PageSize != h.PageSize {
 			return invalidf("entry %d: page size %d in a segment of page size %d", i, e.PageSize, h.PageSize)
 		}

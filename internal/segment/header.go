@@ -196,11 +196,7 @@ func (h *Header) parseExtensions(b []byte) error {
 				}
 			}
 		case x.Type == extOwner:
-			o, err := parseOwner(x.Value)
-			if err != nil {
-				return corruptf("header: owner: %w", err)
-			}
-			h.Owner = o
+			h.Owner = parseOwner(x.Value)
 		case x.Critical():
 			return unknownf("header extension 0x%04x", x.Type)
 		default:
@@ -282,26 +278,19 @@ func (o *Owner) marshal() []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// parseOwner refuses what could deceive on a terminal.
-func parseOwner(b []byte) (*Owner, error) {
-	if len(b) > maxOwner {
-		return nil, fmt.Errorf("%d bytes, at most %d expected", len(b), maxOwner)
-	}
-	if !utf8.Valid(b) {
-		return nil, fmt.Errorf("not UTF-8")
-	}
+// parseOwner returns nil for what it doesn't understand: nothing is decided by
+// an owner, so nothing must fail because of one. What could deceive on a terminal
+// is left out; which characters those are changes with the version of Unicode.
+func parseOwner(b []byte) *Owner {
 	var j ownerJSON
-	if err := json.Unmarshal(b, &j); err != nil {
-		return nil, err
-	}
-	if printable(j.Host, maxOwner) != j.Host || printable(j.Program, maxOwner) != j.Program {
-		return nil, fmt.Errorf("unprintable characters")
+	if len(b) > maxOwner || !utf8.Valid(b) || json.Unmarshal(b, &j) != nil {
+		return nil
 	}
 	since, err := time.Parse(time.RFC3339, j.Since)
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	return &Owner{Host: j.Host, PID: j.PID, Program: j.Program, Since: since}, nil
+	return &Owner{Host: printable(j.Host, maxOwner), PID: j.PID, Program: printable(j.Program, maxOwner), Since: since}
 }
 
 // printable returns the printable characters of s, at most n bytes.

@@ -22,6 +22,7 @@ type rules struct {
 	last      int64
 	replaces  bool
 	claim     bool // there is one among the entries
+	needsBase bool // likewise
 
 	open run
 }
@@ -145,6 +146,7 @@ func (r *rules) entry(e *Entry) error {
 		r.first = e.FirstMono
 	}
 	r.claim = r.claim || e.Kind == Claim
+	r.needsBase = r.needsBase || e.NeedsBase
 	r.entries++
 	r.txid += e.Count
 	r.post, r.commit, r.last = e.Post, e.Commit, e.LastMono
@@ -225,6 +227,9 @@ func (r *rules) finish(h *Header) error {
 	}
 	if r.replaces != h.Replaces {
 		return fmt.Errorf("replaces the state before is %v by the entries, %v by the header", r.replaces, h.Replaces)
+	}
+	if r.needsBase && (r.entries != 1 || h.External) {
+		return fmt.Errorf("an entry that needs a base is one of %d, external is %v; expected it alone and inline", r.entries, h.External)
 	}
 	if r.claim != h.Claim {
 		return fmt.Errorf("claim is %v by the entries, %v by the header", r.claim, h.Claim)

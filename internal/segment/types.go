@@ -284,9 +284,9 @@ type Header struct {
 	Commit              uint64 // pages after MaxTXID
 	FirstMono, LastMono int64  // µs
 	WAL                 WALPosition
-	Entries             uint64 // number of them
-	PrevChain           Hash   // of the log segment before; pages, snapshot: of the one that holds MaxTXID
-	Owner               *Owner
+	Entries             uint64      // number of them
+	PrevChain           Hash        // of the log segment before; pages, snapshot: of the one that holds MaxTXID
+	Owner               *Owner      // nil: none, or none that is understood
 	Extensions          []Extension // others than owner and padding
 	Length              int         // of the header in bytes; set by encoders and decoders
 }
