@@ -124,6 +124,38 @@ func TestForceKeepsMode(t *testing.T) {
 	}
 }
 
+// A writer's clock was years ahead for one commit. Which of the commits since
+// then lie before a time can't be told, so none is taken for the answer.
+func TestClockWasAhead(t *testing.T) {
+	mc := newMachine(t, objstore.NewMem(), 1)
+	p := mc.open()
+	var before uint64
+	for _, year := range []int{2024, 2025, 2027, 2040, 2028, 2029} {
+		mc.m.mu.Lock()
+		mc.m.now = time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+		mc.m.commitN(1, 3)
+		mc.m.mu.Unlock()
+		if txid := p.sync(t); year == 2025 {
+			before = txid
+		}
+	}
+	p.close(t)
+	at := func(year int) func(*RestoreOptions) {
+		return func(o *RestoreOptions) { o.Timestamp = time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC) }
+	}
+	if res, _, err := restoreTo(t, mc.store, at(2025)); err != nil || res.TXID != before {
+		t.Errorf("before the jump: TXID %d, %v; expected %d", res.TXID, err, before)
+	}
+	for _, year := range []int{2028, 2030} {
+		if res, _, err := restoreTo(t, mc.store, at(year)); !errors.Is(err, ErrNotRestorable) || !strings.Contains(err.Error(), "clock") {
+			t.Errorf("%d: TXID %d, %v", year, res.TXID, err)
+		}
+	}
+	if res, _, err := restoreTo(t, mc.store, at(2041)); err != nil || !res.Latest {
+		t.Errorf("after all: TXID %d, %v", res.TXID, err)
+	}
+}
+
 type hintStore struct {
 	Store
 	hints []int64

@@ -33,6 +33,8 @@ type plan struct {
 	open bool
 	// next is the first listed key behind logs; 0: there is none.
 	next uint64
+	// last is the last listed key of all; 0: there is none.
+	last uint64
 }
 
 // choosePlan is the pure part of planning. logs is a listing that begins with
@@ -155,6 +157,9 @@ func (l *line) makePlan(ctx context.Context, t target) (p plan, snaps []snapshot
 		}
 	}
 	p, err = choosePlan(base, logs, t, limit)
+	if n := len(logs); n > 0 {
+		p.last = logs[n-1].txid
+	}
 	return p, snaps, err
 }
 

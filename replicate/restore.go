@@ -268,7 +268,48 @@ func (r *restorer) checkReached(ctx context.Context) error {
 	case tail.Commit == 0:
 		return fmt.Errorf("replicate: %s: %w: nothing was replicated yet", r.store, ErrNotRestorable)
 	}
-	return nil
+	return r.checkClock(ctx)
+}
+
+// clockTolerance is how far ahead a clock may have been without a word of it.
+const clockTolerance = int64(time.Minute / time.Microsecond)
+
+// checkClock refuses a time of which the line can't tell what the database was.
+// When a writer's clock was years ahead for a moment, everything after that has
+// the monotone time of that moment, and the state before it would be taken for
+// the newest of all the years. That shows where what follows the state claims to
+// be later than the clock was when the newest entry was written.
+func (r *restorer) checkClock(ctx context.Context) error {
+	if r.target.time == 0 || r.latest || r.plan.last == 0 {
+		return nil
+	}
+	var after int64
+	switch {
+	case r.a.after != nil:
+		after = r.a.after.FirstMono
+	case r.plan.next != 0:
+		h, err := retryValue(ctx, func() (*segment.Header, error) {
+			return r.line.header(ctx, segment.LogKey(r.plan.next), segment.KindLog)
+		})
+		if err != nil {
+			return err
+		}
+		after = h.FirstMono
+	default:
+		return nil
+	}
+	// The newest segment is not needed for the restore: damage there is no reason to fail.
+	o, err := r.line.log(ctx, r.plan.last)
+	if err != nil || len(o.Entries) == 0 {
+		return nil
+	}
+	newest := o.Entries[len(o.Entries)-1]
+	if after-newest.LastRaw <= clockTolerance {
+		return nil
+	}
+	return fmt.Errorf("replicate: %s: %s: %w: a writer's clock was ahead: what follows TXID %d (%s) claims to be of %s, but the newest commit, TXID %d, was made when the clock said %s. "+
+		"Commits after TXID %[4]d may lie before that time; choose one by its TXID", r.store, stamp(r.target.time), ErrNotRestorable,
+		r.a.tail.TXID, stamp(r.a.tail.LastTime), stamp(after), newest.MaxTXID, stamp(newest.LastRaw))
 }
 
 // earliest names the first state that can be restored; "" if it can't be found
