@@ -92,6 +92,7 @@ func TestMissingFile(t *testing.T) {
 	} else if !strings.Contains(err.Error(), "restore") {
 		t.Error(err)
 	}
+	must(t, os.WriteFile(w.path, nil, 0o600)) // as good as missing
 	c = w.open("replica_restore=auto")
 	if got := text(t, c, "SELECT count(*) FROM t"); got != "1" {
 		t.Error(got, "rows")

@@ -136,7 +136,10 @@ func (db *database) start(v *replicated) (err error) {
 	}
 	if db.p.restore == RestoreAuto {
 		o.Restore = func(ctx context.Context, _ replicate.Tail) error {
-			r, err := replicate.Restore(ctx, replicate.RestoreOptions{Store: store, Output: db.path, Force: emptyFile(db.path), Logger: db.log})
+			if err := removeEmpty(db.path); err != nil {
+				return err
+			}
+			r, err := replicate.Restore(ctx, replicate.RestoreOptions{Store: store, Output: db.path, Logger: db.opts.logger()})
 			if err == nil {
 				db.log.Info("restored", "txid", r.TXID, "bytes", r.Bytes)
 			}
@@ -231,6 +234,10 @@ func (db *database) release() {
 		db.patience = err == nil
 		db.mu.Unlock()
 	}
+	if ended {
+		db.closeIdle() // the next open decides anew
+		return
+	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.refs > 0 || db.closed {
@@ -239,9 +246,6 @@ func (db *database) release() {
 	wait := db.opts.IdleTimeout
 	if wait <= 0 {
 		wait = time.Minute
-	}
-	if ended {
-		wait = 0 // the next open decides anew
 	}
 	db.idle = time.AfterFunc(wait, db.closeIdle)
 }
@@ -352,7 +356,11 @@ func (db *database) refuse(err error) error {
 	return vfs.SystemError(err, sqlite3.READONLY)
 }
 
-func emptyFile(path string) bool {
+// removeEmpty removes a database file of no bytes: it is as good as none.
+func removeEmpty(path string) error {
 	fi, err := os.Stat(path)
-	return err == nil && fi.Size() == 0
+	if err != nil || fi.Size() > 0 {
+		return nil
+	}
+	return os.Remove(path)
 }

@@ -32,6 +32,9 @@ func (d *DB) emit(w walked, since int64, atGate bool) error {
 		return nil
 	}
 	for n := d.entriesFor(len(w.commits), atGate); len(w.commits) > 0; w.commits = w.commits[n:] {
+		if d.gates.Load() > 0 && len(w.commits) > mergeAtGate {
+			n = len(w.commits) // the application waits for this to end
+		}
 		if err := d.emitOne(w.pages, w.from.frame, w.commits[:n], since); err != nil || d.phase != live {
 			return err
 		}

@@ -13,11 +13,18 @@ import (
 // Gates: hooks before log content is destroyed. Each returns an error if that
 // must not happen now.
 
+// lockGate locks mu for the application, and makes who has it hurry.
+func (d *DB) lockGate() {
+	d.gates.Add(1)
+	d.mu.Lock()
+	d.gates.Add(-1)
+}
+
 // BeforeCheckpoint captures what is committed before a checkpoint overwrites old
 // versions of pages. The log keeps its content, so that nothing needs to be
 // durable yet.
 func (d *DB) BeforeCheckpoint() error {
-	d.mu.Lock()
+	d.lockGate()
 	defer d.mu.Unlock()
 	if d.opts.Off["checkpoint"] {
 		return nil
@@ -49,7 +56,7 @@ func (d *DB) BeforeCheckpoint() error {
 // Restart lets a new WAL header through: write puts it over the old generation.
 // SQLite has reset the WAL-index already.
 func (d *DB) Restart(h wal.Header, write func() error) error {
-	d.mu.Lock()
+	d.lockGate()
 	defer d.mu.Unlock()
 	if !d.opts.Off["restart"] {
 		if err := d.beforeLoss(h.Salt); err != nil {
@@ -71,7 +78,7 @@ func (d *DB) BeforeTruncate() error { return d.beforeEnd("truncate") }
 func (d *DB) BeforeDelete() error { return d.beforeEnd("delete") }
 
 func (d *DB) beforeEnd(gate string) error {
-	d.mu.Lock()
+	d.lockGate()
 	defer d.mu.Unlock()
 	if d.opts.Off[gate] {
 		return nil
