@@ -76,10 +76,11 @@ type Engine struct {
 	writeErr atomic.Pointer[error]
 
 	// Of the engine's goroutine alone.
-	end     lineEnd
-	lineage local.Lineage
-	claimed bool             // this session's claim is in the line
-	pending []*segment.Entry // taken from the source, not acknowledged
+	end      lineEnd
+	lineage  local.Lineage
+	claimed  bool             // this session's claim is in the line
+	restored bool             // this engine made the database from the replica
+	pending  []*segment.Entry // taken from the source, not acknowledged
 	// exportPageSize is the database's, as the evidence said.
 	exportPageSize uint32
 	exportSize     int64

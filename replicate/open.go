@@ -159,6 +159,7 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 		if err := e.opts.Restore(ctx, e.end.Tail); err != nil {
 			return false, fmt.Errorf("replicate: restore %s: %w", e.opts.Database, err)
 		}
+		e.restored = true
 		return true, nil
 	case actDrain:
 		if err := e.opts.Source.Begin(ctx, StartContinue, e.end.Tail); err != nil {
@@ -169,8 +170,22 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 	if err := e.opts.Source.Begin(ctx, start, e.end.Tail); err != nil {
 		return false, fmt.Errorf("replicate: begin: %w", err)
 	}
+	if e.restored {
+		// Whoever had the database before learns it at the next commit, and this
+		// one, before it accepts any, whether it came too late.
+		if err := e.claim(ctx, e.end.PageSize); err != nil {
+			return errors.Is(err, ErrStale), staleIsNone(err)
+		}
+	}
 	e.ready()
 	return false, nil
+}
+
+func staleIsNone(err error) error {
+	if errors.Is(err, ErrStale) {
+		return nil
+	}
+	return err
 }
 
 func (e *Engine) ready() {

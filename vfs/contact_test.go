@@ -93,7 +93,11 @@ func TestMissingFile(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, os.WriteFile(w.path, nil, 0o600)) // as good as missing
+	before := w.txid()
 	c = w.open("replica_restore=auto")
+	if w.txid() != before+1 {
+		t.Error("what was restored to go on with is not claimed at once")
+	}
 	if got := text(t, c, "SELECT count(*) FROM t"); got != "1" {
 		t.Error(got, "rows")
 	}
@@ -102,4 +106,12 @@ func TestMissingFile(t *testing.T) {
 	must(t, c.Close())
 	w.shutdown()
 	w.same()
+}
+
+// txid is the newest in the store.
+func (w *world) txid() uint64 {
+	w.t.Helper()
+	h, err := replicate.ReadHistory(w.t.Context(), w.store)
+	must(w.t, err)
+	return h.TXID
 }
