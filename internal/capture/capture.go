@@ -115,6 +115,7 @@ type DB struct {
 	credit   float64 // commits that may still get an entry each
 	credited time.Time
 
+	gates     atomic.Int32 // the application waits for mu at so many of them
 	trouble   atomic.Pointer[trouble]
 	awaitsWAL atomic.Bool
 
@@ -416,17 +417,24 @@ func (d *DB) advance(since int64, atGate bool) (int, error) {
 
 // index reads the WAL-index; the zero Index if there is nothing to know.
 func (d *DB) index() (wal.Index, error) {
+	idx, _, err := d.readIndex()
+	return idx, err
+}
+
+// readIndex reads the WAL-index, if it is there and initialised. One that was made
+// for an empty log, of which nothing is committed yet, is all zero.
+func (d *DB) readIndex() (idx wal.Index, known bool, err error) {
 	if ok, err := reopen(&d.wal, d.opts.Path+"-wal"); !ok {
-		return wal.Index{}, err
+		return wal.Index{}, false, err
 	}
 	if ok, err := reopen(&d.shm, d.opts.Path+"-shm"); !ok {
-		return wal.Index{}, err
+		return wal.Index{}, false, err
 	}
-	idx, err := wal.ReadIndex(d.shm)
+	idx, err = wal.ReadIndex(d.shm)
 	if errors.Is(err, wal.ErrIndex) {
-		return wal.Index{}, nil // being recovered, or about to be deleted
+		return wal.Index{}, false, nil // being recovered, or about to be deleted
 	}
-	return idx, err
+	return idx, err == nil, err
 }
 
 func (d *DB) startGeneration(h wal.Header) error {

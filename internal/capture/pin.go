@@ -132,7 +132,7 @@ func (d *DB) lookInto(v *view) (err error) {
 	} else if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
-	idx, err := d.index()
+	idx, known, err := d.readIndex()
 	if err != nil {
 		return err
 	}
@@ -148,9 +148,15 @@ func (d *DB) lookInto(v *view) (err error) {
 	switch {
 	case last > 0 && wh.Salt != idx.Salt:
 		return fmt.Errorf("capture: WAL header has salts %08x, WAL-index %08x", wh.Salt, idx.Salt)
-	case idx == wal.Index{}:
+	case !known:
 		// Whoever pins has read it, so it was there.
 		return fmt.Errorf("capture: the WAL-index of %s can't be read while it is in use", d.opts.Path)
+	case idx == wal.Index{}:
+		// It was made when the log was empty: what the log has by now is of the
+		// first transaction, which was not committed when the index was read.
+		v.pageSize, v.onlyFile = wh.PageSize, true
+		v.mark = mark{salt: wh.Salt, bigEnd: wh.BigEndian, checksum: wh.Checksum}
+		return nil
 	case last == 0 && wh.Salt != idx.Salt:
 		// The index is reset and the header not yet written: all that the log
 		// has is in the file. The mark goes to its end.
