@@ -261,9 +261,9 @@ func (w *worker) work(i int) {
 	for n := 0; err == nil && !w.stop.Load(); n++ {
 		var ctr string
 		switch k := r.IntN(100); {
-		case k < 8:
+		case k < 12:
 			err = upkeep(r, c)
-		case k < 11:
+		case k < 15:
 			if err = c.Close(); err == nil {
 				c, err = w.open()
 			}

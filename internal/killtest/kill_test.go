@@ -21,7 +21,6 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/mirror"
-	_ "github.com/outwash/outwash/internal/objstore" // file:// replicas
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -195,15 +194,15 @@ func (w *subject) torment() {
 // delays are when to kill: once, or several times in short order.
 func (w *subject) delays() []time.Duration {
 	ms := func(n int) time.Duration { return time.Duration(w.r.IntN(n*1000)) * time.Microsecond }
-	switch w.r.IntN(6) {
-	case 0:
+	switch w.r.IntN(8) {
+	case 0, 1:
 		return []time.Duration{ms(400), ms(30)}
-	case 1:
-		return []time.Duration{ms(30)}
 	case 2:
+		return []time.Duration{ms(30)}
+	case 3:
 		return []time.Duration{ms(120)}
 	}
-	return []time.Duration{ms(400)}
+	return []time.Duration{100*time.Millisecond + ms(300)}
 }
 
 func (w *subject) job() job {
@@ -215,6 +214,10 @@ func (w *subject) job() job {
 	j.JournalLimit = pick(w.r, -1, 0, 50000)
 	j.MaxLag = pick(w.r, replicate.AsFast, 5*time.Millisecond, 50*time.Millisecond, time.Second)
 	j.Fault = pick(w.r, healthy, healthy, healthy, slow, flaky, lossy, away, comes)
+	if j.Fault == away || j.Fault == comes {
+		// What a checkpoint takes from the log is then in the spool or nowhere.
+		j.AutoCheckpoint = pick(w.r, 5, 20, 100)
+	}
 	j.End = never
 	return j
 }

@@ -115,7 +115,7 @@ func body(r *rand.Rand, who string) string {
 
 // upkeep is something that is no transaction of the workload.
 func upkeep(r *rand.Rand, c *sqlite3.Conn) error {
-	switch r.IntN(6) {
+	switch r.IntN(8) {
 	case 0:
 		return execute(c, "VACUUM")
 	case 1:
