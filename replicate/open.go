@@ -173,19 +173,15 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 	if e.restored {
 		// Whoever had the database before learns it at the next commit, and this
 		// one, before it accepts any, whether it came too late.
-		if err := e.claim(ctx, e.end.PageSize); err != nil {
-			return errors.Is(err, ErrStale), staleIsNone(err)
+		switch err := e.claim(ctx, e.end.PageSize); {
+		case errors.Is(err, ErrStale):
+			return true, nil
+		case err != nil:
+			return false, err
 		}
 	}
 	e.ready()
 	return false, nil
-}
-
-func staleIsNone(err error) error {
-	if errors.Is(err, ErrStale) {
-		return nil
-	}
-	return err
 }
 
 func (e *Engine) ready() {
