@@ -39,7 +39,8 @@ type database struct {
 
 	ready    chan struct{} // closed when start has ended
 	startErr error
-	started  bool // under set.mu: capture and engine are there
+	started  bool          // under set.mu: capture and engine are there
+	gone     chan struct{} // closed when shutdown has ended
 
 	dir     *local.Dir
 	capture *capture.DB
@@ -73,7 +74,7 @@ func (v *replicated) open(path string, p params) (*database, error) {
 		if db == nil {
 			db = &database{
 				path: path, opts: v.opts, p: p, set: set, patience: true,
-				log: v.opts.logger().With("database", path), ready: make(chan struct{}),
+				log: v.opts.logger().With("database", path), ready: make(chan struct{}), gone: make(chan struct{}),
 			}
 			set.byPath[path] = db
 			set.mu.Unlock()
@@ -96,10 +97,11 @@ func (v *replicated) open(path string, p params) (*database, error) {
 			return nil, fmt.Errorf("vfs: %s is already replicated to %s in this process", path, db.engine.Status().Replica)
 		}
 		if !db.acquire() {
-			continue // it was just closed: begin again
+			<-db.gone // it is being closed: begin again
+			continue
 		}
 		if err := db.decided(p.openTimeout); err != nil {
-			db.release()
+			db.release(false)
 			return nil, err
 		}
 		return db, nil
@@ -211,8 +213,9 @@ func (db *database) acquire() bool {
 	return true
 }
 
-// release takes a connection away. After the last one it waits for the store.
-func (db *database) release() {
+// release takes a connection away. After the last one it waits for the store, if
+// the connection was there to be used.
+func (db *database) release(used bool) {
 	db.mu.Lock()
 	db.refs--
 	last, patience := db.refs == 0, db.patience
@@ -223,7 +226,7 @@ func (db *database) release() {
 	ended := db.engine.Err() != nil || db.engine.WriteError() != nil
 	// A store that did not answer the last close is not waited for again until
 	// it has caught up, so that pools that close often aren't held up by it.
-	if limit := db.p.closeTimeout; limit > 0 && !ended && !db.capture.AwaitsWAL() && (patience || db.capture.Backlog().Entries == 0) {
+	if limit := db.p.closeTimeout; used && limit > 0 && !ended && !db.capture.AwaitsWAL() && (patience || db.capture.Backlog().Entries == 0) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		_, err := db.sync(ctx)
 		cancel()
@@ -240,27 +243,40 @@ func (db *database) release() {
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.refs > 0 || db.closed {
-		return
-	}
 	wait := db.opts.IdleTimeout
 	if wait <= 0 {
 		wait = time.Minute
+	}
+	db.closeIdleAfter(wait)
+}
+
+// closeIdleAfter is called with mu held.
+func (db *database) closeIdleAfter(wait time.Duration) {
+	if db.refs > 0 || db.closed {
+		return
+	}
+	if db.idle != nil {
+		db.idle.Stop()
 	}
 	db.idle = time.AfterFunc(wait, db.closeIdle)
 }
 
 func (db *database) closeIdle() {
 	db.mu.Lock()
-	idle := db.refs == 0 && !db.closed && (db.capture.Backlog().Entries == 0 || db.engine.Err() != nil)
-	if db.refs == 0 && !db.closed && !idle {
-		db.idle = time.AfterFunc(time.Second, db.closeIdle) // the store has still to take something
+	if db.capture.Backlog().Entries > 0 && db.engine.Err() == nil {
+		db.closeIdleAfter(time.Second) // the store has still to take something
+		db.mu.Unlock()
+		return
+	}
+	idle := db.refs == 0 && !db.closed
+	if idle {
+		db.closed = true // who opens it from now on waits and begins anew
 	}
 	db.mu.Unlock()
 	if idle {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if err := db.shutdown(ctx); err != nil {
+		if err := db.end(ctx); err != nil {
 			db.log.Warn("idle database closed", "error", err)
 		}
 	}
@@ -302,16 +318,30 @@ func (db *database) status() replicate.Status {
 // shutdown ends the database: its engine drains until ctx ends.
 func (db *database) shutdown(ctx context.Context) error {
 	<-db.ready
-	db.mu.Lock()
-	if db.closed || db.startErr != nil {
-		db.mu.Unlock()
+	if db.startErr != nil {
 		return nil
 	}
+	db.mu.Lock()
+	closed := db.closed
 	db.closed = true
 	if db.idle != nil {
 		db.idle.Stop()
 	}
 	db.mu.Unlock()
+	if !closed {
+		return db.end(ctx)
+	}
+	select {
+	case <-db.gone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("vfs: %s is being closed: %w", db.path, context.Cause(ctx))
+	}
+}
+
+// end is called by whoever has set closed.
+func (db *database) end(ctx context.Context) error {
+	defer close(db.gone)
 	if db.capture.AwaitsWAL() {
 		db.cancel() // there is nothing to upload
 	}

@@ -142,7 +142,7 @@ func (f *mainFile) CommitPhaseTwo() error {
 
 func (f *mainFile) Close() error {
 	err := f.File.Close()
-	f.db.release()
+	f.db.release(true)
 	return err
 }
 

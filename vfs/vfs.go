@@ -106,7 +106,7 @@ func (v *replicated) openMain(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File,
 func (v *replicated) wrap(db *database, name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
 	f, out, err := vfsutil.WrapOpenFilename(v.base(), name, flags)
 	if err != nil {
-		db.release()
+		db.release(false)
 		return f, out, err
 	}
 	return &mainFile{File: f, db: db}, out, nil
