@@ -300,7 +300,7 @@ func (c *collector) packageEnds(pkg string, e event) {
 		r.problem("%s ran no test", pkg)
 	}
 	r.packages++
-	fmt.Printf("   %-4s %-32s %5d tests %7.1f s\n", map[string]string{"pass": "ok"}[e.Action], pkg, c.ran[pkg], e.Elapsed)
+	fmt.Printf("   %-4s %-32s %5d tests %7.1f s\n", map[string]string{"pass": "ok", "fail": "FAIL"}[e.Action], pkg, c.ran[pkg], e.Elapsed)
 }
 
 func allowedSkip(pkg, test, log string) (because string, ok bool) {
