@@ -1,14 +1,19 @@
 package capture
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/ncruces/go-sqlite3"
 	_ "github.com/ncruces/go-sqlite3/embed"
+	"github.com/ncruces/go-sqlite3/util/vfsutil"
+	"github.com/ncruces/go-sqlite3/vfs"
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/wal"
 )
 
 // openTest makes a database in WAL mode, with a connection without capture, and
@@ -76,6 +81,89 @@ func TestLookTornIndex(t *testing.T) {
 	v, err = d.look()
 	must(t, err)
 	v.close()
+}
+
+// syncing calls f before each sync of a WAL.
+type syncing struct {
+	vfs.VFS
+	f func()
+}
+
+func (v *syncing) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+	f, out, err := vfsutil.WrapOpenFilename(v.VFS, name, flags)
+	if err == nil && flags&vfs.OPEN_WAL != 0 {
+		f = &syncingWAL{f, v}
+	}
+	return f, out, err
+}
+
+type syncingWAL struct {
+	vfs.File
+	v *syncing
+}
+
+func (f *syncingWAL) Sync(flags vfs.SyncFlag) error {
+	f.v.f()
+	return f.File.Sync(flags)
+}
+
+// TestLookFirstCommit: the first commit of a log is written, and not yet in the
+// WAL-index, which has no salts before it, or those of a header that a crash tore.
+// The mark may not pass it.
+func TestLookFirstCommit(t *testing.T) {
+	for _, torn := range []bool{false, true} {
+		t.Run(fmt.Sprint("torn=", torn), func(t *testing.T) { lookFirstCommit(t, torn) })
+	}
+}
+
+func lookFirstCommit(t *testing.T, torn bool) {
+	d, c := openTest(t, Options{})
+	if torn {
+		must(t, c.Exec("INSERT INTO t VALUES(1)"))
+		header := make([]byte, wal.HeaderSize)
+		f, err := os.Open(d.opts.Path + "-wal")
+		must(t, err)
+		_, err = f.ReadAt(header, 0)
+		must(t, errors.Join(err, f.Close()))
+		header[31]++
+		must(t, c.Close())
+		must(t, os.WriteFile(d.opts.Path+"-wal", header, 0o600))
+	} else {
+		must(t, c.Close()) // the WAL is gone
+	}
+	var checked []uint32
+	committing := true
+	v := &syncing{VFS: vfs.Find(""), f: func() {
+		if !committing {
+			return
+		}
+		p, err := d.openPin()
+		must(t, err)
+		defer p.close()
+		must(t, p.begin())
+		defer p.end()
+		v, err := d.look()
+		must(t, err)
+		defer v.close()
+		h, err := wal.ReadHeader(v.wal)
+		must(t, err)
+		w, err := walk(v.wal, v.pageSize, mark{salt: h.Salt, bigEnd: h.BigEndian, checksum: h.Checksum}, 1<<31, &buffers{})
+		must(t, err)
+		checked = append(checked, w.end.frame)
+		if v.mark.frame != 0 || !v.onlyFile {
+			t.Errorf("nothing is committed, the log has %d frames, and the mark is at %d", w.end.frame, v.mark.frame)
+		}
+	}}
+	vfs.Register("syncing", v)
+	defer vfs.Unregister("syncing")
+	c, err := sqlite3.Open("file:" + d.opts.Path + "?vfs=syncing")
+	must(t, err)
+	defer c.Close()
+	must(t, c.Exec("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; INSERT INTO t VALUES(1)"))
+	committing = false
+	if len(checked) != 2 || checked[1] != 1 {
+		t.Errorf("frames in the log at syncs: %v", checked)
+	}
 }
 
 // TestMemoryLimitAfterGates: what a gate wrote to the spool gives its memory back,
