@@ -77,7 +77,10 @@ func transaction(r *rand.Rand, c *sqlite3.Conn, who string) (ctr string, err err
 		c.Exec("ROLLBACK")
 		return "", err
 	}
-	return ctr, execute(c, "COMMIT")
+	if err := execute(c, "COMMIT"); err != nil {
+		return "", err // busy, if the log could not start over: it is rolled back
+	}
+	return ctr, nil
 }
 
 func body(r *rand.Rand, who string) string {
