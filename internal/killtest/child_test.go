@@ -64,7 +64,6 @@ const childEnv = "OUTWASH_KILLTEST_JOB"
 type worker struct {
 	job
 	side  *os.File
-	vfs   string
 	store *faultstore.Store
 	began time.Time
 	stop  atomic.Bool
