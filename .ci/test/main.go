@@ -79,7 +79,6 @@ var allowed = []struct{ pkg, test, says, because string }{
 
 // untested are packages without tests of their own: others test them.
 var untested = map[string]string{
-	"internal/capture":            "tested by vfs",
 	"internal/local":              "tested by vfs and replicate",
 	"internal/mirror":             "part of the tests of vfs",
 	"internal/objstore/storetest": "is a test: objstore and s3store run it",

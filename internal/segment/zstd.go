@@ -84,7 +84,7 @@ func decodeFrame(d *zstd.Decoder, dst, b []byte, plain int) ([]byte, error) {
 	}
 	// The library wants some room beyond the end, or it allocates again.
 	dst = slices.Grow(dst, plain+64)
-	out, err := d.DecodeAll(b, dst[len(dst):len(dst)])
+	out, err := d.DecodeAll(b, dst[len(dst):])
 	if err != nil {
 		return dst, fmt.Errorf("zstd: %w", err)
 	}
