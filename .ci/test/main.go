@@ -290,7 +290,7 @@ func (c *collector) packageEnds(pkg string, e event) {
 		log := strings.Join(c.logs[pkg+" "], "")
 		for key, l := range c.logs {
 			if strings.HasPrefix(key, pkg+" ") && key != pkg+" " {
-				log += "=== unfinished: " + key + "\n" + strings.Join(l[max(0, len(l)-200):], "")
+				log += "=== unfinished: " + key + "\n" + strings.Join(l, "")
 			}
 		}
 		fmt.Print(indent(log))
@@ -334,10 +334,19 @@ func driverPackages(ctx context.Context) ([]string, error) {
 	return pkgs, nil
 }
 
+// indent shows what a test printed; of very much (race reports) the beginning and
+// the end.
 func indent(log string) string {
+	const most = 80
 	if log == "" {
 		return ""
 	}
+	lines := strings.SplitAfter(log, "\n")
+	if n := len(lines) - most; n > 0 {
+		cut := fmt.Sprintf("… %d lines more: see -v\n", n)
+		lines = slices.Concat(lines[:most/2], []string{cut}, lines[len(lines)-most/2:])
+	}
+	log = strings.Join(lines, "")
 	return "   | " + strings.ReplaceAll(strings.TrimRight(log, "\n"), "\n", "\n   | ") + "\n"
 }
 
