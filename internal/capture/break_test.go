@@ -190,3 +190,15 @@ func TestMemoryLimitAfterGates(t *testing.T) {
 		}
 	}
 }
+
+// TestTakenEntry: what the engine does to an entry that it has taken doesn't touch
+// what a gate may be writing to the spool at that moment.
+func TestTakenEntry(t *testing.T) {
+	d, _ := openTest(t, Options{})
+	d.queue.push(&queued{entry: &segment.Entry{Count: 1, FirstMono: 1, LastMono: 2}})
+	d.Take(1)[0].LiftTimes(100)
+	_, recs := d.queue.unspooled()
+	if e := recs[0].Entry; e.FirstMono != 1 || e.LastMono != 2 {
+		t.Errorf("the times are now %d, %d", e.FirstMono, e.LastMono)
+	}
+}

@@ -58,7 +58,8 @@ func (q *queue) take(limit int64) []*segment.Entry {
 			break
 		}
 		limit -= it.size
-		out = append(out, it.entry)
+		e := *it.entry // the engine lifts its times, while a gate may be spooling it
+		out = append(out, &e)
 		q.taken++
 	}
 	return out
