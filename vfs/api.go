@@ -146,11 +146,19 @@ func DSN(path, replica string, params ...string) string {
 	if replica != "" {
 		b.WriteString("&replica=" + url.QueryEscape(replica))
 	}
-	b.WriteString("&_pragma=journal_mode(wal)")
-	for _, p := range params {
-		k, v, _ := strings.Cut(p, "=")
-		b.WriteString("&" + url.QueryEscape(k) + "=" + url.QueryEscape(v))
+	// The driver runs pragmas in this order, and going to WAL mode may have to
+	// wait for another connection.
+	write := func(before bool) {
+		for _, p := range params {
+			k, v, _ := strings.Cut(p, "=")
+			if strings.HasPrefix(p, "_pragma=busy_timeout") == before {
+				b.WriteString("&" + url.QueryEscape(k) + "=" + url.QueryEscape(v))
+			}
+		}
 	}
+	write(true)
+	b.WriteString("&_pragma=journal_mode(wal)")
+	write(false)
 	return b.String()
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -46,7 +47,8 @@ func TestPools(t *testing.T) {
 	for _, idle := range []time.Duration{0, 1} {
 		t.Run(fmt.Sprint(idle), func(t *testing.T) {
 			w := newWorld(t, Options{IdleTimeout: idle})
-			db, err := sql.Open("sqlite3", "file:"+w.path+"?vfs="+w.name+"&_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)")
+			dsn := DSN(w.path, "", "replica_max_lag=0", "_pragma=busy_timeout(10000)")
+			db, err := sql.Open("sqlite3", strings.Replace(dsn, "vfs="+Name, "vfs="+w.name, 1))
 			must(t, err)
 			db.SetMaxIdleConns(0)
 			_, err = db.Exec("CREATE TABLE t(a)")
