@@ -201,5 +201,9 @@ func (e *Engine) match(h *segment.Header) (n int, ok bool) {
 
 // fencedBy is the end: somebody else has the key that would be ours.
 func (e *Engine) fencedBy(key string, o *segment.Object) error {
-	return &FencedError{Key: key, Session: o.Header.Session, Owner: ownerOf(o.Header.Owner)}
+	owner := ownerOf(o.Header.Owner)
+	if owner == nil && o.Header.Session == e.end.Session {
+		owner = e.end.owner // only claims say it
+	}
+	return &FencedError{Key: key, Session: o.Header.Session, Owner: owner}
 }

@@ -42,6 +42,7 @@ type database struct {
 	started  bool          // under set.mu: capture and engine are there
 	gone     chan struct{} // closed when shutdown has ended
 
+	url     string // of the replica; "": Options gave a store
 	dir     *local.Dir
 	capture *capture.DB
 	engine  *replicate.Engine
@@ -93,7 +94,7 @@ func (v *replicated) open(path string, p params) (*database, error) {
 		if db.startErr != nil {
 			return nil, db.startErr
 		}
-		if db.p.replica != p.replica && p.replica != "" {
+		if p.replica != "" && p.replica != db.url {
 			return nil, fmt.Errorf("vfs: %s is already replicated to %s in this process", path, db.engine.Status().Replica)
 		}
 		if !db.acquire() {
@@ -113,7 +114,7 @@ func (db *database) start(v *replicated) (err error) {
 	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
 		return fmt.Errorf("vfs: replication is not supported on %s yet", runtime.GOOS)
 	}
-	store, err := v.store(db.path, db.p)
+	store, err := v.store(db)
 	if err != nil {
 		return err
 	}
@@ -170,18 +171,18 @@ func openDir(path string, limit time.Duration) (*local.Dir, error) {
 }
 
 // store opens the database's store.
-func (v *replicated) store(path string, p params) (replicate.Store, error) {
-	if p.replica == "" && v.opts.Store != nil {
-		s, err := v.opts.Store(path)
+func (v *replicated) store(db *database) (replicate.Store, error) {
+	if db.p.replica == "" && v.opts.Store != nil {
+		s, err := v.opts.Store(db.path)
 		if err != nil || s != nil {
 			return s, err
 		}
 	}
-	u, err := v.replicaURL(path, p)
-	if err != nil {
+	var err error
+	if db.url, err = v.replicaURL(db.path, db.p); err != nil {
 		return nil, err
 	}
-	return replicate.OpenStore(context.Background(), u)
+	return replicate.OpenStore(context.Background(), db.url)
 }
 
 // decided waits until it is known whether the database may be used.

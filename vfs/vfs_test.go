@@ -2,7 +2,10 @@ package vfs
 
 import (
 	"fmt"
+	"path/filepath"
 	"testing"
+
+	"github.com/ncruces/go-sqlite3"
 )
 
 func TestFirstSteps(t *testing.T) {
@@ -26,4 +29,24 @@ func TestFirstSteps(t *testing.T) {
 	must(t, c.Close())
 	w.shutdown()
 	w.same()
+}
+
+// TestSameReplicaTwice: one connection takes the replica from the environment,
+// the next names it.
+func TestSameReplicaTwice(t *testing.T) {
+	t.Setenv(Env, "mem://twice")
+	path := filepath.Join(t.TempDir(), "t.db")
+	open := func(dsn string) (*sqlite3.Conn, error) { return sqlite3.Open(dsn) }
+	a, err := open(DSN(path, ""))
+	must(t, err)
+	b, err := open(DSN(path, "mem://twice"))
+	must(t, err)
+	if c, err := open(DSN(path, "mem://other")); err == nil {
+		c.Close()
+		t.Error("one database on two replicas")
+	} else {
+		t.Log(err)
+	}
+	must(t, a.Close())
+	must(t, b.Close())
 }
