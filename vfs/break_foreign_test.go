@@ -10,6 +10,7 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/mirror"
 	"github.com/outwash/outwash/internal/segment"
 	"github.com/outwash/outwash/replicate"
 )
@@ -222,4 +223,87 @@ func (s *between) Export(ctx context.Context, tail local.Tail, write func(segmen
 		s.f()
 		return write(b, stored)
 	})
+}
+
+// TestForeignBeforeBegin: after it was found out that the database continues the
+// replica, and before capture begins, another program commits and takes its log
+// away. Refused or right, but not wrong.
+func TestForeignBeforeBegin(t *testing.T) {
+	for _, proof := range []string{"clean", "scan", "scan with log", "wal"} {
+		for _, sql := range []string{
+			"INSERT INTO u VALUES(2)",
+			"INSERT INTO u VALUES(2); PRAGMA wal_checkpoint(TRUNCATE)",
+			"INSERT INTO u VALUES(2); PRAGMA wal_checkpoint(RESTART); INSERT INTO t VALUES(3)",
+			"INSERT INTO u VALUES(2); PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES(3)",
+		} {
+			t.Run(proof+"/"+sql, func(t *testing.T) {
+				w := newWorld(t, Options{})
+				c := w.open()
+				exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a); CREATE TABLE u(a); INSERT INTO t VALUES(1)")
+				w.sync()
+				switch proof {
+				case "clean":
+					must(t, c.Close())
+					w.shutdown()
+				case "scan":
+					must(t, c.Close())
+					w.shutdown()
+					must(t, os.RemoveAll(w.path+local.Suffix))
+				case "scan with log":
+					exec(t, c, "PRAGMA wal_checkpoint(TRUNCATE)")
+					f := w.foreign()
+					exec(t, f, "INSERT INTO u VALUES(1)")
+					w.sync()
+					w = w.clone(Options{})
+					must(t, f.Close())
+					must(t, os.RemoveAll(w.path+local.Suffix))
+				case "wal":
+					w = w.clone(Options{})
+				}
+				opts := w.opts
+				source := opts.hooks.source
+				var done atomic.Bool
+				opts.hooks.source = func(path string, s replicate.Source) replicate.Source {
+					return source(path, &before{s, func() {
+						if done.Swap(true) {
+							return
+						}
+						f := w.foreign()
+						exec(t, f, sql)
+						t.Cleanup(func() { f.Close() }) // the log stays
+					}})
+				}
+				Register(w.name, opts)
+				c, err := w.tryOpen()
+				if err != nil {
+					t.Log("refused:", err)
+					c, err = w.tryOpen()
+				}
+				if err != nil {
+					t.Log("refused again:", err)
+					return
+				}
+				exec(t, c, "INSERT INTO t VALUES(4)")
+				w.sync()
+				exec(t, c, "PRAGMA wal_checkpoint(TRUNCATE)")
+				w.sync()
+				must(t, w.compareFile())
+				want, err := os.ReadFile(w.path)
+				must(t, err)
+				must(t, mirror.Compare(want, w.restore(0), 4096))
+				must(t, c.Close())
+			})
+		}
+	}
+}
+
+// before calls a function before Begin.
+type before struct {
+	replicate.Source
+	f func()
+}
+
+func (s *before) Begin(ctx context.Context, start local.Start, tail local.Tail) error {
+	s.f()
+	return s.Source.Begin(ctx, start, tail)
 }

@@ -26,6 +26,7 @@ type found struct {
 	joins   []local.Join
 	clean   *clean // the clean-close record, if it fits state
 	scanned *mark  // where a scan found state in the log: frame 0, if in the file alone
+	seen    string // fingerprint of the database before the proof
 }
 
 // Evidence compares the local database with the replica's tail; see
@@ -96,6 +97,7 @@ func (d *DB) followSpool(tail local.Tail) error {
 // proof says how it is known that the database is at f.state or grew out of it,
 // or else what the database is.
 func (d *DB) proof(ctx context.Context, f *found) (proof, other string, err error) {
+	f.seen = fingerprint(d.opts.Path)
 	log, held, err := f.inLog(d.opts.Path)
 	switch {
 	case err != nil:
@@ -173,10 +175,12 @@ func (f *found) frame(s state, v *view) (uint32, error) {
 			return 0, fmt.Errorf("%w: its WAL ends at frame %d, the replica is at %d", ErrDiverged, v.mark.frame, s.pos.Frame)
 		}
 		return uint32(s.pos.Frame), nil
-	case f.scanned != nil && (f.scanned.salt == v.mark.salt || f.scanned.frame == 0):
+	case f.scanned != nil && f.scanned.salt == v.mark.salt:
 		return min(f.scanned.frame, v.mark.frame), nil
-	case f.scanned != nil || f.clean != nil:
-		return 0, nil // the log was begun after it was seen empty or ended
+	case (f.scanned != nil || f.clean != nil) && f.seen == fingerprint(v.file.Name()):
+		// The log was begun after the proof. If another had come and gone before
+		// it, the file had changed.
+		return 0, nil
 	}
 	return 0, fmt.Errorf("%w: the WAL changed while it was looked at", ErrDiverged)
 }
