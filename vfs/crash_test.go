@@ -258,3 +258,39 @@ func TestCrashBeforeSpooling(t *testing.T) {
 	n.shutdown()
 	n.same()
 }
+
+// TestChecksums: databases in whose pages the driver keeps checksums are refused,
+// when they are opened and when they become such.
+func TestChecksums(t *testing.T) {
+	w := newWorld(t, Options{})
+	c, err := sqlite3.Open("file:" + w.path)
+	must(t, err)
+	must(t, c.EnableChecksums("main"))
+	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
+	must(t, c.Close())
+	if c, err := w.tryOpen(); err == nil {
+		c.Close()
+		t.Error("accepted")
+	} else if !strings.Contains(err.Error(), "checksums") {
+		t.Error(err)
+	}
+
+	w = newWorld(t, Options{CloseTimeout: -1})
+	c = w.open()
+	defer c.Close()
+	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
+	w.sync()
+	if err := c.EnableChecksums("main"); err != nil {
+		t.Log(err)
+	}
+	for range 3 {
+		err = c.Exec("INSERT INTO t VALUES(1)")
+		Sync(t.Context(), w.path)
+	}
+	if !errors.Is(err, sqlite3.READONLY) {
+		t.Error("writes go on:", err)
+	}
+	if s, err := Stat(w.path); err != nil || s.State != replicate.StateFailed || !strings.Contains(s.Error, "checksums") {
+		t.Errorf("%v %+v", err, s)
+	}
+}

@@ -42,9 +42,17 @@ var (
 	ErrDiverged = errors.New("capture: database does not continue the replica")
 	// ErrPageSize: the page size changed.
 	ErrPageSize = errors.New("capture: page size changed")
+	// ErrChecksums: the driver keeps checksums in the pages.
+	ErrChecksums = errors.New("databases with page checksums (8 reserved bytes, EnableChecksums) can't be replicated: " +
+		"the driver puts the checksums in behind the WAL")
 	// errLost: changes went by unseen while an export relied on seeing them.
 	errLost = errors.New("capture: lost track of changes")
 )
+
+// checksumBytes is how many reserved bytes make the driver keep checksums in
+// them (https://sqlite.org/cksumvfs.html), which it writes at a checkpoint: frames
+// of the WAL don't have them, and a page of the file never equals its last frame.
+const checksumBytes = 8
 
 // Options of Open. Path and Dir are necessary.
 type Options struct {

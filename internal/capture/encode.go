@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -188,6 +189,9 @@ func (b *builder) addFrame(no uint64, frame uint32) error {
 	page := b.d.bufs.page(b.d.table.pageSize)
 	if err := readFrame(b.d.wal, frame, page); err != nil {
 		return err
+	}
+	if no == 1 && page[20] == checksumBytes {
+		return b.d.fail(fmt.Errorf("capture: %s: %w", b.d.opts.Path, ErrChecksums))
 	}
 	hash := segment.PageHash(no, page)
 	if no > b.e.PreCommit {

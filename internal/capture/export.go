@@ -17,7 +17,7 @@ const (
 	// passTime and passBytes bound one pinned pass of an export: what is read is
 	// held in memory and written to the store after the pin is released.
 	passTime  = time.Second
-	passBytes = 8 << 20 // stored bytes
+	passBytes = 4 << 20 // stored bytes
 	// finalBytes: a remainder as small as this is read in one pass whatever time
 	// it takes, so that the export ends.
 	finalBytes = 16 << 20 // plain bytes
@@ -43,7 +43,10 @@ func (d *DB) Export(ctx context.Context, tail local.Tail, write func(segment.Blo
 	}
 	defer p.close()
 	for {
-		x := &export{d: d, pin: p, write: write, enc: segment.NewBlockEncoder()}
+		x := &export{
+			d: d, pin: p, write: write, enc: segment.NewBlockEncoder(),
+			stored: make([]byte, 0, passBytes+2*segment.MaxBlockPlain),
+		}
 		e, err := x.run(ctx, tail)
 		if err == nil {
 			return e, nil

@@ -120,8 +120,10 @@ func (d *DB) beforeLoss(next [2]uint32) error {
 			return err
 		}
 	}
-	if d.phase != live { // what is lost is in the database file, and repair compares that
-		return nil
+	if d.phase == repairing {
+		// What is lost now is in the database file, and repair compares that; what
+		// was captured before isn't acknowledged by it.
+		return d.keep()
 	}
 	return d.secure(next)
 }
@@ -261,19 +263,23 @@ func (d *DB) finishTracking(old *wal.Header, next [2]uint32) error {
 
 // secure makes everything unacknowledged durable, and notes how the log goes on.
 func (d *DB) secure(next [2]uint32) error {
+	// The join shortens the next start; that it can be lost with the power costs
+	// a scan then.
+	if err := d.spool.Join(local.Join{End: d.lastPos, Checksum: d.table.sum, Next: next}); err != nil {
+		return err
+	}
+	return d.keep()
+}
+
+// keep makes everything that is captured and not acknowledged durable.
+func (d *DB) keep() error {
 	if err := d.compact(); err != nil {
 		return err
 	}
 	if err := d.spill(false); err != nil {
 		return err
 	}
-	used := d.queue.backlog().Spooled > 0
-	if err := d.spool.Join(local.Join{End: d.lastPos, Checksum: d.table.sum, Next: next}); err != nil {
-		return err
-	}
-	if !used {
-		// All is in the store. The join shortens the next start; that it can be
-		// lost with the power costs a scan then.
+	if d.queue.backlog().Spooled == 0 {
 		return nil
 	}
 	if err := d.failpoint("spool-sync"); err != nil {

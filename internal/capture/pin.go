@@ -196,6 +196,9 @@ func readDatabaseHeader(f *os.File, path string) (wal.DatabaseHeader, error) {
 	if !ok {
 		return h, fmt.Errorf("capture: %s is not an SQLite database, or it is encrypted", path)
 	}
+	if h.Reserved == checksumBytes {
+		return h, fmt.Errorf("capture: %s: %w", path, ErrChecksums)
+	}
 	fi, err := f.Stat()
 	if err != nil {
 		return h, fmt.Errorf("capture: %w", err)

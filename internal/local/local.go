@@ -40,7 +40,11 @@ type Dir struct {
 // shipper lock without waiting: ErrBusy if another process has it.
 func Open(database string) (*Dir, error) {
 	d := &Dir{path: database + Suffix}
-	if err := os.Mkdir(d.path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(d.path, 0o700)
+	if err == nil {
+		err = syncDir(filepath.Dir(d.path)) // or the spool could be gone with the power
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("local: %w", err)
 	}
 	d.lock = flock.New(filepath.Join(d.path, "shipper"), flock.SetPermissions(0o600))
@@ -144,11 +148,13 @@ func (d *Dir) Replace(name string, b []byte, durable bool) error {
 	return nil
 }
 
-func (d *Dir) syncDir() error {
+func (d *Dir) syncDir() error { return syncDir(d.path) }
+
+func syncDir(path string) error {
 	if runtime.GOOS == "windows" { // directories can't be synced there
 		return nil
 	}
-	f, err := os.Open(d.path)
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}

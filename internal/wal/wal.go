@@ -189,6 +189,7 @@ type DatabaseHeader struct {
 	PageSize uint32
 	WAL      bool // the file is in WAL mode (read and write version 2)
 	Pages    uint32
+	Reserved uint8 // bytes at the end of each page that SQLite leaves alone
 }
 
 // ParseDatabaseHeader reads the first 100 bytes of a database file; ok is false
@@ -203,5 +204,6 @@ func ParseDatabaseHeader(b []byte) (h DatabaseHeader, ok bool) {
 	}
 	h.WAL = b[18] == 2 && b[19] == 2
 	h.Pages = binary.BigEndian.Uint32(b[28:])
+	h.Reserved = b[20]
 	return h, h.PageSize >= 512 && h.PageSize&(h.PageSize-1) == 0
 }
