@@ -14,7 +14,7 @@
 //	db.Close()
 //	vfs.Shutdown(ctx)
 //
-// DSN makes file:app.db?vfs=replicated&replica=…&_pragma=journal_mode(wal); the
+// DSN makes file:app.db?vfs=replicated&replica=…&_pragma=busy_timeout(60000)&_pragma=journal_mode(wal); the
 // replica's URL must be escaped if it has parameters of its own. Keys:
 //
 //   - replica: URL of the replica (s3://, file://, mem://), or off. Without it:
@@ -49,6 +49,7 @@ import (
 	"log/slog"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -138,29 +139,33 @@ func Register(name string, opts Options) {
 // and sqlite3.Open. params are further "key=value" pairs, such as
 // "replica_restore=auto" or "_pragma=synchronous(full)"; values must not be
 // escaped. With replica "" the DSN names none: Options or the environment do.
+//
+// It turns WAL mode on, and keeps the busy timeout of a minute that the driver
+// gives to DSNs without pragmas, unless params have another one.
 func DSN(path, replica string, params ...string) string {
-	var b strings.Builder
-	b.WriteString("file:")
-	b.WriteString((&url.URL{Path: filepath.ToSlash(path)}).EscapedPath())
-	b.WriteString("?vfs=" + Name)
+	timeout := "_pragma=busy_timeout(60000)"
+	if i := slices.IndexFunc(params, isBusyTimeout); i >= 0 {
+		timeout = params[i]
+	}
+	all := []string{"vfs=" + Name}
 	if replica != "" {
-		b.WriteString("&replica=" + url.QueryEscape(replica))
+		all = append(all, "replica="+replica)
 	}
 	// The driver runs pragmas in this order, and going to WAL mode may have to
 	// wait for another connection.
-	write := func(before bool) {
-		for _, p := range params {
-			k, v, _ := strings.Cut(p, "=")
-			if strings.HasPrefix(p, "_pragma=busy_timeout") == before {
-				b.WriteString("&" + url.QueryEscape(k) + "=" + url.QueryEscape(v))
-			}
-		}
+	all = append(all, timeout, "_pragma=journal_mode(wal)")
+	all = append(all, slices.DeleteFunc(slices.Clone(params), isBusyTimeout)...)
+	for i, p := range all {
+		k, v, _ := strings.Cut(p, "=")
+		all[i] = url.QueryEscape(k) + "=" + parentheses.Replace(url.QueryEscape(v))
 	}
-	write(true)
-	b.WriteString("&_pragma=journal_mode(wal)")
-	write(false)
-	return b.String()
+	return "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath() + "?" + strings.Join(all, "&")
 }
+
+// parentheses needn't be escaped, and pragmas are easier to read with them.
+var parentheses = strings.NewReplacer("%28", "(", "%29", ")")
+
+func isBusyTimeout(param string) bool { return strings.HasPrefix(param, "_pragma=busy_timeout") }
 
 // Sync waits until every transaction of the database that was committed before
 // the call is in its replica, and returns the replica's TXID. Errors:

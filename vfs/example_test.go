@@ -74,8 +74,8 @@ func ExampleDSN() {
 	fmt.Println(vfs.DSN("app.db", "s3://bucket/app"))
 	fmt.Println(vfs.DSN("app.db", "s3://bucket/app?region=eu-1", "replica_restore=auto"))
 	// Output:
-	// file:app.db?vfs=replicated&replica=s3%3A%2F%2Fbucket%2Fapp&_pragma=journal_mode(wal)
-	// file:app.db?vfs=replicated&replica=s3%3A%2F%2Fbucket%2Fapp%3Fregion%3Deu-1&_pragma=journal_mode(wal)&replica_restore=auto
+	// file:app.db?vfs=replicated&replica=s3%3A%2F%2Fbucket%2Fapp&_pragma=busy_timeout(60000)&_pragma=journal_mode(wal)
+	// file:app.db?vfs=replicated&replica=s3%3A%2F%2Fbucket%2Fapp%3Fregion%3Deu-1&_pragma=busy_timeout(60000)&_pragma=journal_mode(wal)&replica_restore=auto
 }
 
 // An application's own tests replicate to memory, and look at what arrived
@@ -91,7 +91,7 @@ func ExampleRegister_test() {
 		Store:  func(string) (replicate.Store, error) { return store, nil },
 		MaxLag: replicate.AsFast, // tests need not wait for company
 	})
-	db, err := sql.Open("sqlite3", "file:"+path+"?vfs=test&_pragma=journal_mode(wal)")
+	db, err := sql.Open("sqlite3", "file:"+path+"?vfs=test&_pragma=busy_timeout(60000)&_pragma=journal_mode(wal)")
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -50,3 +50,27 @@ func TestSameReplicaTwice(t *testing.T) {
 	must(t, a.Close())
 	must(t, b.Close())
 }
+
+func TestDSN(t *testing.T) {
+	const wal = "&_pragma=journal_mode(wal)"
+	for _, tt := range []struct {
+		path, replica string
+		params        []string
+		want          string
+	}{
+		{"app.db", "", nil, "file:app.db?vfs=replicated&_pragma=busy_timeout(60000)" + wal},
+		{"/a b/c?.db", "s3://b/p?region=x", nil, "file:/a%20b/c%3F.db?vfs=replicated&replica=s3%3A%2F%2Fb%2Fp%3Fregion%3Dx&_pragma=busy_timeout(60000)" + wal},
+		{"app.db", "off", []string{"replica_max_lag=0", "_pragma=busy_timeout(5)", "_pragma=synchronous(full)"},
+			"file:app.db?vfs=replicated&replica=off&_pragma=busy_timeout(5)" + wal + "&replica_max_lag=0&_pragma=synchronous(full)"},
+	} {
+		if got := DSN(tt.path, tt.replica, tt.params...); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+	c, err := sqlite3.Open(DSN(filepath.Join(t.TempDir(), "a b?.db"), "mem://dsn"))
+	must(t, err)
+	defer c.Close()
+	if got := text(t, c, "PRAGMA busy_timeout") + text(t, c, "PRAGMA journal_mode"); got != "60000wal" {
+		t.Error(got)
+	}
+}
