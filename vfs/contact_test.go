@@ -31,7 +31,7 @@ func TestFirstContact(t *testing.T) {
 			t.Run(fmt.Sprint(journal, rows), func(t *testing.T) {
 				w := newWorld(t, Options{})
 				w.existing(journal, rows)
-				c := w.open("_pragma=journal_mode(wal)")
+				c := w.open("_pragma=busy_timeout(10000)", "_pragma=journal_mode(wal)")
 				exec(t, c, "PRAGMA wal_autocheckpoint=50; CREATE TABLE new(v)")
 				for i := range 200 {
 					exec(t, c, fmt.Sprintf("INSERT INTO new VALUES(%d); UPDATE old SET v=randomblob(900) WHERE id=%d", i, 1+i*37%rows))
