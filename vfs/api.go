@@ -35,7 +35,8 @@
 //
 // # Caveats
 //
-// Rollback-journal modes and locking_mode=exclusive are refused. One process
+// Rollback-journal modes, locking_mode=exclusive and databases with the driver's
+// page checksums are refused. One process
 // replicates a database; another that opens it through this VFS meanwhile is
 // refused. Commits by programs without this VFS are found and replicated, but
 // not always one by one. When another session extends the replica, writes fail
