@@ -175,24 +175,9 @@ func (d *DB) finish(old *wal.Header, next [2]uint32) error {
 		}
 		return nil
 	}
-	if old.Salt == next {
-		return nil // a header that is written again after it failed
-	}
-	if old.Salt != d.mark.salt {
-		if old.Salt != d.next {
-			d.loseTrack("another program restarted the WAL")
-			return nil
-		}
-		if err := d.startGeneration(*old); err != nil {
-			return nil // phase and failed say it
-		}
-	}
-	w, err := d.walk(d.mark, math.MaxUint32)
-	if err != nil {
+	w, err := d.beyondMark(*old, next)
+	if err != nil || len(w.commits) == 0 {
 		return err
-	}
-	if len(w.commits) == 0 {
-		return nil
 	}
 	d.stats.excess.Add(int64(len(w.commits)))
 	same, err := d.inFile(w)
@@ -204,6 +189,24 @@ func (d *DB) finish(old *wal.Header, next [2]uint32) error {
 		return nil
 	}
 	return d.emit(w, d.pending.Swap(0), true)
+}
+
+// beyondMark walks what the old generation has beyond the mark: no commits, if
+// there are none or if it is not the one that was to come.
+func (d *DB) beyondMark(old wal.Header, next [2]uint32) (walked, error) {
+	if old.Salt == next {
+		return walked{}, nil // a header that is written again after it failed
+	}
+	if old.Salt != d.mark.salt {
+		if old.Salt != d.next {
+			d.loseTrack("another program restarted the WAL")
+			return walked{}, nil
+		}
+		if d.startGeneration(old) != nil {
+			return walked{}, nil // phase and failed say it
+		}
+	}
+	return d.walk(d.mark, math.MaxUint32)
 }
 
 // inFile reports whether the last images of all pages a walk found are in the
@@ -236,23 +239,11 @@ func (d *DB) finishTracking(old *wal.Header, next [2]uint32) error {
 		}
 		return nil
 	}
-	if old.Salt == next {
-		return nil
-	}
-	if old.Salt != d.mark.salt {
-		if old.Salt != d.next {
-			d.loseTrack("")
-			return nil
-		}
-		if err := d.startGeneration(*old); err != nil {
-			return nil
-		}
-	}
-	w, err := d.walk(d.mark, math.MaxUint32)
-	if err != nil {
+	w, err := d.beyondMark(*old, next)
+	if err != nil || len(w.commits) == 0 {
 		return err
 	}
-	if d.pass && len(w.commits) > 0 {
+	if d.pass {
 		// A pinned pass reads at the mark: whoever got past the pin is unknown.
 		d.loseTrack("")
 		return nil
