@@ -401,3 +401,7 @@ func TestModelStates(t *testing.T) {
 		t.Fatalf("%d states", len(m.states))
 	}
 }
+
+func (s *source) Settled() uint64 { return 0 }
+func (s *source) SyncFile() error { return nil }
+func (s *source) Lost() bool      { return false }

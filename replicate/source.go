@@ -20,8 +20,14 @@ type Source interface {
 	//
 	//   - StartEmpty: the line and the database are empty.
 	//   - StartContinue: Evidence said that the database continues tail.
-	//   - StartAdopt: the database has content and the line has none; the first
-	//     entry is of kind adopt and carries all pages. For small databases.
+	//   - StartRepair: the database had reached tail and changed since; the first
+	//     entry is of kind repair and carries the pages that differ from
+	//     tail.Pages (all, if the page size is another one).
+	//   - StartAdopt: the same with kind adopt, for a database that has nothing to
+	//     do with tail. For a line without content, and small databases.
+	//
+	// Both emit nothing if nothing differs. An error that is [local.ErrChanged]
+	// says that Evidence must be asked anew.
 	//
 	// It is called again, after another Evidence, when the entries spooled for a
 	// missing database were acknowledged and the database restored, and when an
@@ -52,6 +58,18 @@ type Source interface {
 
 	// Backlog counts what is captured but not acknowledged.
 	Backlog() Backlog
+
+	// Settled says how many TXIDs, of those that entries emitted since Begin or
+	// Export take up, are in the database file itself, so that SyncFile makes
+	// them last through a loss of power. It grows at checkpoints.
+	Settled() uint64
+	// SyncFile makes durable what is written to the database file.
+	SyncFile() error
+
+	// Lost reports that the source gave up entries that waited (too many of them,
+	// or no room), with the durable note that a repair is pending. Those already
+	// taken still count; once they are acknowledged it must be decided anew.
+	Lost() bool
 }
 
 // What source and engine tell each other; the types live in internal/local,
@@ -67,6 +85,7 @@ type (
 const (
 	StartEmpty    = local.StartEmpty
 	StartContinue = local.StartContinue
+	StartRepair   = local.StartRepair
 	StartAdopt    = local.StartAdopt
 )
 

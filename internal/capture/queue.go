@@ -200,3 +200,12 @@ func (d *DB) compact() error {
 	}
 	return d.spool.Rewrite(recs)
 }
+
+// Settled, SyncFile and Lost: see replicate.Source.
+func (d *DB) Settled() uint64 { return 0 }
+
+// SyncFile makes durable what is written to the database file.
+func (d *DB) SyncFile() error { return nil }
+
+// Lost reports that waiting entries were given up.
+func (d *DB) Lost() bool { return false }

@@ -1,6 +1,10 @@
 package local
 
-import "github.com/outwash/outwash/internal/segment"
+import (
+	"errors"
+
+	"github.com/outwash/outwash/internal/segment"
+)
 
 // Start is how a source begins.
 type Start int
@@ -9,8 +13,13 @@ type Start int
 const (
 	StartEmpty Start = iota
 	StartContinue
+	StartRepair
 	StartAdopt
 )
+
+// ErrChanged means that the database is not what Evidence said it was: it has to
+// be decided anew how it relates to the replica.
+var ErrChanged = errors.New("database changed while it was compared with its replica")
 
 // Tail is the end of the replica's line. The zero value is a line of nothing.
 type Tail struct {
@@ -24,6 +33,9 @@ type Tail struct {
 	Session  segment.ID // who wrote the tail
 	Chain    segment.Hash
 	Kind     segment.EntryKind // of the last entry
+	// Pages has the hash of each page of this state, page i+1 at i: for
+	// StartRepair and StartAdopt, which emit the pages that differ; nil otherwise.
+	Pages []uint64
 }
 
 // FileState says whether there is a database.
@@ -47,6 +59,11 @@ type Evidence struct {
 	Proof     string
 	// Spooled entries follow the tail although the database file is missing.
 	Spooled int
+	// Scanned: the database had to be read, Checksum and Commit are its state.
+	Scanned          bool
+	Checksum, Commit uint64
+	// Identity tells this file from others (see Identity); "" if there is none.
+	Identity string
 	// Found describes the database's own position for messages.
 	Found string
 }
