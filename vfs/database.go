@@ -25,6 +25,8 @@ type hooks struct {
 	off       map[string]bool // gates, see capture.Options
 	// source wraps what the engine takes entries from.
 	source func(path string, s replicate.Source) replicate.Source
+	files  local.FS        // what the local state is kept on
+	clock  replicate.Clock // the engine's
 }
 
 // database is one replicated file of this process: its capture, its engine, and
@@ -118,7 +120,7 @@ func (db *database) start(v *replicated) (err error) {
 	if err != nil {
 		return err
 	}
-	if db.dir, err = openDir(db.path, db.p.openTimeout); err != nil {
+	if db.dir, err = openDir(db.path, db.opts.hooks.files, db.p.openTimeout); err != nil {
 		return err
 	}
 	defer func() {
@@ -135,7 +137,8 @@ func (db *database) start(v *replicated) (err error) {
 	}
 	o := replicate.EngineOptions{
 		Store: store, Source: db.capture, Local: db.dir, Database: db.path,
-		MaxLag: db.p.maxLag, Logger: db.opts.logger(), OnState: db.opts.OnState, Failpoint: db.opts.hooks.failpoint,
+		MaxLag: db.p.maxLag, Logger: db.opts.logger(), OnState: db.opts.OnState,
+		Failpoint: db.opts.hooks.failpoint, Clock: db.opts.hooks.clock,
 	}
 	if db.p.restore == RestoreAuto {
 		o.Restore = func(ctx context.Context, _ replicate.Tail) error {
@@ -161,9 +164,9 @@ func (db *database) start(v *replicated) (err error) {
 
 // openDir waits for another process to let the database go, as in a rolling
 // restart.
-func openDir(path string, limit time.Duration) (*local.Dir, error) {
+func openDir(path string, on local.FS, limit time.Duration) (*local.Dir, error) {
 	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
-		dir, err := local.Open(path)
+		dir, err := local.OpenFS(path, on)
 		if !errors.Is(err, local.ErrBusy) || time.Now().After(end) {
 			return dir, err
 		}

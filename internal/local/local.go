@@ -17,7 +17,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/gofrs/flock"
 	"github.com/outwash/outwash/internal/segment"
@@ -33,16 +32,23 @@ var ErrBusy = errors.New("local: another process replicates this database")
 // concurrent use, except that Spool and lineage methods may run side by side.
 type Dir struct {
 	path string
+	fs   FS
 	lock *flock.Flock
 }
 
 // Open makes the directory (mode 0700) if it does not exist, and takes the
 // shipper lock without waiting: ErrBusy if another process has it.
-func Open(database string) (*Dir, error) {
-	d := &Dir{path: database + Suffix}
+func Open(database string) (*Dir, error) { return OpenFS(database, nil) }
+
+// OpenFS is Open on a file system; nil is the system's.
+func OpenFS(database string, on FS) (*Dir, error) {
+	if on == nil {
+		on = osFS{}
+	}
+	d := &Dir{path: database + Suffix, fs: on}
 	err := os.Mkdir(d.path, 0o700)
 	if err == nil {
-		err = syncDir(filepath.Dir(d.path)) // or the spool could be gone with the power
+		err = on.SyncDir(filepath.Dir(d.path)) // or the spool could be gone with the power
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("local: %w", err)
@@ -127,17 +133,17 @@ func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }
 // Replace writes a file of the directory so that a reader finds the old or the new content.
 func (d *Dir) Replace(name string, b []byte, durable bool) error {
 	tmp := d.file(name + ".new")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := d.fs.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
-	_, err = f.Write(b)
+	_, err = f.WriteAt(b, 0)
 	if err == nil && durable {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Rename(tmp, d.file(name))
+		err = d.fs.Rename(tmp, d.file(name))
 	}
 	if err == nil && durable {
 		err = d.syncDir()
@@ -148,18 +154,7 @@ func (d *Dir) Replace(name string, b []byte, durable bool) error {
 	return nil
 }
 
-func (d *Dir) syncDir() error { return syncDir(d.path) }
-
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" { // directories can't be synced there
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
+func (d *Dir) syncDir() error { return d.fs.SyncDir(d.path) }
 
 // ReadFile reads a file of the directory.
 func (d *Dir) ReadFile(name string) ([]byte, error) { return os.ReadFile(d.file(name)) }

@@ -25,7 +25,7 @@ import (
 // for as long as somebody has them.
 type Spool struct {
 	dir  *Dir
-	f    *os.File
+	f    File
 	size int64 // end of the last whole record
 
 	writes uint64      // counts what was written
@@ -72,7 +72,7 @@ const (
 
 // OpenSpool opens the spool; a torn tail is cut off.
 func (d *Dir) OpenSpool() (*Spool, error) {
-	f, err := os.OpenFile(d.file("spool"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := d.fs.OpenFile(d.file("spool"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("local: %w", err)
 	}
@@ -283,7 +283,7 @@ func (s *Spool) Size() int64 { return s.size }
 // join. Whatever moment it is interrupted at, the old or the new one is there.
 // Bodies of the old one stay readable as long as somebody has them.
 func (s *Spool) Rewrite(recs []Record) error {
-	f, err := os.OpenFile(s.dir.file("spool.new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := s.dir.fs.OpenFile(s.dir.file("spool.new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
@@ -299,7 +299,7 @@ func (s *Spool) Rewrite(recs []Record) error {
 		err = n.Sync()
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), s.dir.file("spool"))
+		err = s.dir.fs.Rename(f.Name(), s.dir.file("spool"))
 	}
 	if err == nil {
 		err = s.dir.syncDir()
