@@ -19,6 +19,9 @@ func (e *Engine) claim(ctx context.Context, pageSize uint32) error {
 	if e.claimed {
 		return nil
 	}
+	if err := e.probe(ctx); err != nil {
+		return err
+	}
 	if err := e.saveSession(ctx); err != nil {
 		return err
 	}

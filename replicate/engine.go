@@ -64,6 +64,7 @@ type Engine struct {
 	clock   Clock
 	session ID
 	owner   Owner
+	guard   *guard // opts.Store
 
 	group   errgroup.Group
 	stop    context.CancelCauseFunc
@@ -125,6 +126,8 @@ func Open(ctx context.Context, opts EngineOptions) *Engine {
 	if e.opts.small == 0 {
 		e.opts.small = smallDatabase
 	}
+	e.guard = &guard{Store: opts.Store, missing: e.weak}
+	e.opts.Store = e.guard
 	e.owner = thisProcess(e.clock.Now())
 	e.log = e.log.With("database", opts.Database)
 	e.status = Status{Database: opts.Database, Replica: opts.Store.String(), Session: e.session.String(), Owner: e.owner, State: StateOpening}

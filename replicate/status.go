@@ -95,6 +95,10 @@ type Status struct {
 	Uploaded   int64     `json:"uploaded"` // bytes of all objects acknowledged
 	Retries    uint64    `json:"retries"`  // failed attempts
 
+	// Warning is what weakens the replica although replication goes on, "" if
+	// nothing does: a store without conditional writes.
+	Warning string `json:"warning,omitempty"`
+
 	// Error is what is wrong now, "" if nothing is; Remedy what to do about it.
 	Error  string `json:"error,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
@@ -181,7 +185,7 @@ func remedy(err error) string {
 		{ErrDenied, "check the credentials and what they permit"},
 		{ErrNoBucket, "create the bucket, or correct the URL"},
 		{ErrConfig, "correct the replica's URL and its settings"},
-		{ErrUnsupported, "use a store with conditional writes"},
+		{ErrUnsupported, "use another store, or correct the endpoint"},
 		{ErrCorrupt, "outwash restore to a position before the damage, or replicate to another path"},
 		{ErrUnreachable, "none needed: it goes on by itself when the store answers"},
 	} {

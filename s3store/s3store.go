@@ -35,9 +35,13 @@
 // "forbidden" for objects that do not exist.
 //
 // Conditional writes (If-None-Match: * on PUT): AWS, MinIO, R2, versitygw and
-// others have them. A server that refuses them gives ErrUnsupported; one that
-// ignores them can't be told from one that has them without a probe, which is
-// the caller's business. S3 Express One Zone directory buckets list without order
+// others have them. Backblaze B2 refuses them (ErrUnsupported), some servers
+// ignore them. The engine finds that out before it writes, warns, and looks
+// whether a key is free before it writes there. That fence is weaker: a second
+// writer that comes later is fenced all the same, but two that write at the same
+// moment are not kept apart, and a writer that is paused between look and write,
+// or a request that arrives late, replaces what was written meanwhile. A restore
+// then fails and names the object. S3 Express One Zone directory buckets list without order
 // and are refused.
 //
 // A crash in the middle of a large upload leaves its parts in the bucket, unseen

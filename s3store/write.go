@@ -83,9 +83,17 @@ func (s *store) holds(ctx context.Context, key string, data []byte) (bool, error
 	return bytes.Equal(got, data), nil
 }
 
+// Put implements objstore.Store.
+func (s *store) Put(ctx context.Context, key string, data []byte) error {
+	if err := objstore.CheckKey(key); err != nil {
+		return err
+	}
+	return s.put(ctx, "put", key, data)
+}
+
 // put writes an object in one request, replacing what was there.
-func (s *store) put(ctx context.Context, key string, data []byte) error {
-	return s.retry(ctx, "upload", key, func(a *attempt) error {
+func (s *store) put(ctx context.Context, op, key string, data []byte) error {
+	return s.retry(ctx, op, key, func(a *attempt) error {
 		_, err := s.client.PutObject(a.ctx, &s3.PutObjectInput{
 			Bucket:        &s.t.bucket,
 			Key:           aws.String(s.fullKey(key)),

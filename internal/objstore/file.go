@@ -87,6 +87,12 @@ func (s *fileStore) Create(ctx context.Context, key string, data []byte) error {
 	return err
 }
 
+// Put implements Store.
+func (s *fileStore) Put(ctx context.Context, key string, data []byte) error {
+	_, err := s.write(ctx, "put", key, strings.NewReader(string(data)), os.Rename)
+	return err
+}
+
 // Upload implements Store.
 func (s *fileStore) Upload(ctx context.Context, key string, r io.Reader) (int64, error) {
 	return s.write(ctx, "upload", key, r, os.Rename)

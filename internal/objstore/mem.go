@@ -60,6 +60,11 @@ func (m *Mem) Create(ctx context.Context, key string, data []byte) error {
 	return m.put(ctx, "create", key, bytes.Clone(data), false)
 }
 
+// Put implements Store.
+func (m *Mem) Put(ctx context.Context, key string, data []byte) error {
+	return m.put(ctx, "put", key, bytes.Clone(data), true)
+}
+
 // Upload implements Store.
 func (m *Mem) Upload(ctx context.Context, key string, r io.Reader) (int64, error) {
 	data, err := io.ReadAll(ctxReader{ctx, r})

@@ -116,6 +116,11 @@ type Store interface {
 	// succeeded: if the object that exists has exactly these bytes, it returns nil.
 	Create(ctx context.Context, key string, data []byte) error
 
+	// Put writes a small object whatever the key holds, and removes nothing when
+	// it fails. It is for servers that lack the condition which Create rests on,
+	// after a look whether the key is free, and for nothing else.
+	Put(ctx context.Context, key string, data []byte) error
+
 	// Upload writes an object of any size under a key that nobody else uses,
 	// reading r to its end, with memory bounded by the implementation. It
 	// returns the number of bytes. A reader sees the whole object or none. On

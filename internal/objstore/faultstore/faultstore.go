@@ -19,6 +19,7 @@ type Op string
 // The operations.
 const (
 	Create Op = "create"
+	Put    Op = "put"
 	Upload Op = "upload"
 	Get    Op = "get"
 	List   Op = "list"
@@ -130,6 +131,15 @@ func (s *Store) Create(ctx context.Context, key string, data []byte) error {
 		return err
 	}
 	return h.end(ctx, c, s.inner.Create(ctx, key, data))
+}
+
+// Put implements objstore.Store.
+func (s *Store) Put(ctx context.Context, key string, data []byte) error {
+	c, h, err := s.begin(ctx, Put, key, nil)
+	if err != nil {
+		return err
+	}
+	return h.end(ctx, c, s.inner.Put(ctx, key, data))
 }
 
 // Upload implements objstore.Store.

@@ -46,6 +46,7 @@ func (s Suite) Run(t *testing.T) {
 		{"IfMatch", testIfMatch},
 		{"Missing", testMissing},
 		{"Exist", testExist},
+		{"Put", testPut},
 		{"BadKeys", testBadKeys},
 		{"Race", testRace},
 		{"ListOrder", testListOrder},
@@ -191,6 +192,29 @@ func testEmpty(t *testing.T, s objstore.Store) {
 	}
 	if err := s.Create(limited(t), "log/empty", []byte("x")); !errors.Is(err, objstore.ErrExist) {
 		t.Errorf("create over an empty object: %v, want ErrExist", err)
+	}
+}
+
+// Put replaces, on every store; what it writes is there for Create.
+func testPut(t *testing.T, s objstore.Store) {
+	for _, data := range [][]byte{[]byte("first"), []byte("second, longer"), nil} {
+		if err := s.Put(limited(t), "log/put", data); err != nil {
+			t.Fatal(err)
+		}
+		if got, info := read(t, s, "log/put", objstore.Range{}); !bytes.Equal(got, data) || info.Size != int64(len(data)) {
+			t.Errorf("put %q, got %q", data, got)
+		}
+		if err := s.Create(limited(t), "log/put", []byte("x")); !errors.Is(err, objstore.ErrExist) {
+			t.Errorf("create after put: %v, want ErrExist", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Put(ctx, "log/put", []byte("x")); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if err := s.Put(limited(t), "../out", nil); !errors.Is(err, objstore.ErrConfig) {
+		t.Errorf("a key outside: %v", err)
 	}
 }
 
