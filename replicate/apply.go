@@ -247,6 +247,12 @@ func runs(blocks []*segment.Block) [][]*segment.Block {
 
 // blocks applies blocks of a data object in order.
 func (a *applier) blocks(ctx context.Context, key string, blocks []*segment.Block) error {
+	if a.im.f == nil {
+		for _, b := range blocks {
+			a.im.note(b)
+		}
+		return nil
+	}
 	for _, run := range runs(blocks) {
 		if err := readRun(ctx, a.line.store, key, run, a.im.block); err != nil {
 			return err

@@ -18,7 +18,7 @@ type file interface {
 // An image is a database while it is restored: the file, the hash of each page,
 // and the checksum they make.
 type image struct {
-	f        file
+	f        file // nil: only the hashes are wanted, which indexes tell
 	pageSize uint32
 	commit   uint64   // pages after the last entry
 	hashes   []uint64 // by page number − 1; 0: no page (or the lock page)
@@ -42,6 +42,9 @@ func (im *image) reset(pageSize uint32) error {
 }
 
 func (im *image) truncate(pages uint64) error {
+	if im.f == nil {
+		return nil
+	}
 	if err := im.f.Truncate(int64(pages) * int64(im.pageSize)); err != nil {
 		return fmt.Errorf("replicate: %w the restored file: %w", errWrite, err)
 	}
@@ -82,7 +85,26 @@ func (im *image) base(b *segment.Block) ([]byte, error) {
 func (im *image) offset(page uint64) int64 { return int64(page-1) * int64(im.pageSize) }
 
 // block applies a block of the open entry.
-func (im *image) block(b *segment.Block, stored []byte) (err error) {
+func (im *image) block(b *segment.Block, stored []byte) error {
+	if im.f != nil {
+		if err := im.write(b, stored); err != nil {
+			return err
+		}
+	}
+	im.note(b)
+	return nil
+}
+
+// note takes the hashes of a block's pages from its index.
+func (im *image) note(b *segment.Block) {
+	for _, p := range b.Pages {
+		im.set(p.No, p.Hash)
+		im.touched = append(im.touched, p.No)
+	}
+	im.written += uint64(len(b.Pages))
+}
+
+func (im *image) write(b *segment.Block, stored []byte) (err error) {
 	var dict []byte
 	if b.Base == segment.BasePatch {
 		if dict, err = im.base(b); err != nil {
@@ -92,15 +114,7 @@ func (im *image) block(b *segment.Block, stored []byte) (err error) {
 	if im.plain, err = im.dec.Decode(im.plain[:0], b, stored, im.pageSize, dict); err != nil {
 		return err
 	}
-	if err := writePages(im.f, b.Pages, im.plain, im.pageSize); err != nil {
-		return err
-	}
-	for _, p := range b.Pages {
-		im.set(p.No, p.Hash)
-		im.touched = append(im.touched, p.No)
-	}
-	im.written += uint64(len(b.Pages))
-	return nil
+	return writePages(im.f, b.Pages, im.plain, im.pageSize)
 }
 
 // writePages writes pages in place, neighbours together.
@@ -166,7 +180,7 @@ func (im *image) zero(low, old uint64) error {
 		if seen[(p-low-1)/64]>>((p-low-1)%64)&1 != 0 {
 			continue
 		}
-		if p <= old {
+		if p <= old && im.f != nil {
 			if err := writePages(im.f, []segment.Page{{No: p}}, zeros, im.pageSize); err != nil {
 				return err
 			}

@@ -29,6 +29,9 @@ func (r *restorer) loadSnapshot(ctx context.Context, o *segment.Object) error {
 	if err := checkDataHeader(ctx, r.store, o); err != nil {
 		return err
 	}
+	if im.f == nil {
+		return r.snapshotHashes(ctx, o)
+	}
 	frames, winner, entry, err := r.snapshotIndex(ctx, o)
 	if err != nil {
 		return err
@@ -105,7 +108,7 @@ func (r *restorer) snapshotIndex(ctx context.Context, o *segment.Object) (frames
 			n++
 			for _, p := range rec.Block.Pages {
 				if p.No > o.Header.Commit {
-					return nil, nil, nil, fmt.Errorf("replicate: %s has page %d of %d: %w", segment.DataKey(o.Root.Data), p.No, o.Header.Commit, ErrCorrupt)
+					return nil, nil, nil, beyondCommit(o, p.No)
 				}
 				winner[p.No-1] = n
 			}
@@ -115,6 +118,10 @@ func (r *restorer) snapshotIndex(ctx context.Context, o *segment.Object) (frames
 		return nil, nil, nil, err
 	}
 	return frames, winner, entry, nil
+}
+
+func beyondCommit(o *segment.Object, page uint64) error {
+	return fmt.Errorf("replicate: %s has page %d of %d: %w", segment.DataKey(o.Root.Data), page, o.Header.Commit, ErrCorrupt)
 }
 
 // snapshotPages writes the pages that count in place.

@@ -10,24 +10,33 @@ import (
 	"github.com/outwash/outwash/internal/segment"
 )
 
-// prefetchBytes bounds what is read ahead of the log.
+// prefetchBytes bounds what is read ahead.
 const prefetchBytes = 32 << 20
 
-// prefetch reads log segments in parallel and gives them to f in order.
-func (r *restorer) prefetch(ctx context.Context, keys []logKey, f func(*segment.Object) error) error {
+// ahead says what inOrder reads: n things, a few at once.
+type ahead[T any] struct {
+	n, parallel int
+	size        func(i int) int64
+	fetch       func(ctx context.Context, i int) (T, error)
+}
+
+// inOrder reads in parallel, as far ahead as prefetchBytes allows, and gives what
+// was read to use in order. An error of reading counts when its turn comes;
+// errReached from use ends it well.
+func inOrder[T any](ctx context.Context, a ahead[T], use func(i int, v T) error) error {
 	type fetched struct {
-		o   *segment.Object
+		v   T
 		err error
 	}
 	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	budget := semaphore.NewWeighted(prefetchBytes)
-	weight := func(k logKey) int64 { return min(max(k.size, 4096), prefetchBytes) }
-	queue := make(chan chan fetched, r.opts.Parallelism)
+	weight := func(i int) int64 { return min(max(a.size(i), 4096), prefetchBytes) }
+	queue := make(chan chan fetched, a.parallel)
 	g.Go(func() error {
 		defer close(queue)
-		for _, k := range keys {
-			if err := budget.Acquire(ctx, weight(k)); err != nil {
+		for i := range a.n {
+			if err := budget.Acquire(ctx, weight(i)); err != nil {
 				return err
 			}
 			one := make(chan fetched, 1)
@@ -37,8 +46,8 @@ func (r *restorer) prefetch(ctx context.Context, keys []logKey, f func(*segment.
 				return context.Cause(ctx)
 			}
 			g.Go(func() error {
-				o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.log(ctx, k.txid) })
-				one <- fetched{o, err}
+				v, err := a.fetch(ctx, i)
+				one <- fetched{v, err}
 				return nil // whoever takes it decides
 			})
 		}
@@ -48,18 +57,14 @@ func (r *restorer) prefetch(ctx context.Context, keys []logKey, f func(*segment.
 		i := 0
 		for one := range queue {
 			got := <-one
-			err := dataError(segment.LogKey(keys[i].txid), got.err)
-			if err == nil {
-				err = f(got.o)
+			if got.err != nil {
+				return got.err
 			}
-			if err != nil {
+			if err := use(i, got.v); err != nil {
 				return err
 			}
-			budget.Release(weight(keys[i]))
+			budget.Release(weight(i))
 			i++
-			if r.a.reached {
-				return errReached
-			}
 		}
 		return nil
 	})
@@ -71,3 +76,22 @@ func (r *restorer) prefetch(ctx context.Context, keys []logKey, f func(*segment.
 
 // errReached ends reading ahead: the target is reached.
 var errReached = errors.New("target reached")
+
+// prefetch reads log segments in parallel and gives them to f in order, until the
+// target is reached.
+func (r *restorer) prefetch(ctx context.Context, keys []logKey, f func(*segment.Object) error) error {
+	return inOrder(ctx, ahead[*segment.Object]{
+		n: len(keys), parallel: r.opts.Parallelism,
+		size: func(i int) int64 { return keys[i].size },
+		fetch: func(ctx context.Context, i int) (*segment.Object, error) {
+			o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.log(ctx, keys[i].txid) })
+			return o, dataError(segment.LogKey(keys[i].txid), err)
+		},
+	}, func(_ int, o *segment.Object) error {
+		err := f(o)
+		if err == nil && r.a.reached {
+			err = errReached
+		}
+		return err
+	})
+}

@@ -101,7 +101,7 @@ func Restore(ctx context.Context, opts RestoreOptions) (RestoreResult, error) {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	if r.opts.Parallelism <= 0 {
-		r.opts.Parallelism = 8
+		r.opts.Parallelism = restoreParallelism
 	}
 	r.opts.Parallelism = min(r.opts.Parallelism, 64)
 	r.target = target{txid: opts.TXID}
@@ -177,8 +177,8 @@ func (r *restorer) run(ctx context.Context) error {
 	})
 }
 
-// rebuild makes the database in f.
-func (r *restorer) rebuild(ctx context.Context, f *os.File) error {
+// rebuild makes the database in f; nil: only its page hashes.
+func (r *restorer) rebuild(ctx context.Context, f file) error {
 	r.a = &applier{line: r.line, im: newImage(f, defaultPageSize), target: r.target, tail: Tail{Database: r.line.database}}
 	if r.plan.base != nil {
 		o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.snapshot(ctx, *r.plan.base) })
