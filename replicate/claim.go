@@ -81,7 +81,7 @@ func (e *Engine) claim(ctx context.Context, pageSize uint32) error {
 				return err
 			}
 		default:
-			return e.fencedBy(key, o)
+			return e.fencedBy(ctx, key, o)
 		}
 	}
 }
@@ -128,7 +128,7 @@ func (e *Engine) confirm(ctx context.Context, txid uint64) error {
 	if o == nil { // deleted meanwhile, too: somebody is at work there
 		return &FencedError{Key: behind}
 	}
-	return e.fencedBy(behind, o)
+	return e.fencedBy(ctx, behind, o)
 }
 
 // absent waits before a key is tried again that was said to be taken, and then
@@ -200,13 +200,4 @@ func (e *Engine) match(h *segment.Header) (n int, ok bool) {
 			return 0, false
 		}
 	}
-}
-
-// fencedBy is the end: somebody else has the key that would be ours.
-func (e *Engine) fencedBy(key string, o *segment.Object) error {
-	owner := ownerOf(o.Header.Owner)
-	if owner == nil && o.Header.Session == e.end.Session {
-		owner = e.end.owner // only claims say it
-	}
-	return &FencedError{Key: key, Session: o.Header.Session, Owner: owner}
 }

@@ -69,9 +69,9 @@ func decide(s situation) (action, error) {
 	case ev.File == local.FileMissing && s.canRestore:
 		return actRestore, nil
 	case ev.File == local.FileMissing:
-		return s.refuse(ErrMissing, "but the replica has it, up to TXID %d. Restore it with: outwash restore -o %s %s "+
+		return s.refuse(ErrMissing, "but the replica has it, up to TXID %d, last written by %s. Restore it with: outwash restore -o %s %s "+
 			"(or open it with replica_restore=auto); to begin a new database, replicate it to another path",
-			tail.TXID, s.database, s.replica)
+			tail.TXID, s.end.writer(), s.database, s.replica)
 
 	case ev.Continues:
 		return actContinue, nil
@@ -89,9 +89,9 @@ func decide(s situation) (action, error) {
 			"To take the replica's state: outwash restore -force -o %s %s. To keep the database's, replicate it to another path",
 			tail.TXID, tail.Checksum, tail.Session, ownerText(s.end.owner), found(ev), s.lineage.TXID, s.database, s.replica)
 	default:
-		return s.refuse(ErrDiverged, "the replica (database %s) ends at TXID %d, checksum %016x; the database (%s) is another one, or a copy of an older state. "+
+		return s.refuse(ErrDiverged, "the replica (database %s) ends at TXID %d, checksum %016x, last written by %s; the database (%s) is another one, or a copy of an older state. "+
 			"Replicate it to another path, or take the replica's state: outwash restore -force -o %s %s",
-			tail.Database, tail.TXID, tail.Checksum, found(ev), s.database, s.replica)
+			tail.Database, tail.TXID, tail.Checksum, s.end.writer(), found(ev), s.database, s.replica)
 	}
 }
 

@@ -175,8 +175,12 @@ func (e *Engine) finish(ctx context.Context, err error) {
 	case errors.Is(err, ErrFenced):
 		state = StateFenced
 	}
+	var fenced *FencedError
 	e.mu.Lock()
 	e.err = err
+	if errors.As(err, &fenced) {
+		e.status.FencedBy = fenced.fencer()
+	}
 	e.mu.Unlock()
 	failure := err
 	if failure == nil {

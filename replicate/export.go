@@ -189,7 +189,7 @@ func (e *Engine) adopt(ctx context.Context, adopt *segment.Entry) error {
 		return err
 	}
 	if theirs != nil {
-		return e.fencedBy(f.key, theirs)
+		return e.fencedBy(ctx, f.key, theirs)
 	}
 	if err := e.failpoint("adopt-after"); err != nil {
 		return err

@@ -21,10 +21,16 @@ type History struct {
 	Pages     uint64         `json:"pages"`
 	Snapshots []SnapshotInfo `json:"snapshots"`
 	Ranges    []TXIDRange    `json:"ranges"` // restorable, ascending
-	Sessions  []SessionInfo  `json:"sessions"`
-	Objects   int            `json:"objects"`
-	Bytes     int64          `json:"bytes"`
-	Foreign   []string       `json:"foreign,omitempty"` // keys that are not Outwash's
+	// Writer is the newest session: who writes now, unless it has ended; sessions
+	// leave nothing when they end.
+	Writer *SessionInfo `json:"writer,omitempty"`
+	// Sessions are the newest ones, ascending; OlderSessions counts the others,
+	// which ReadSessions reads.
+	Sessions      []SessionInfo `json:"sessions"`
+	OlderSessions int           `json:"older_sessions"`
+	Objects       int           `json:"objects"`
+	Bytes         int64         `json:"bytes"`
+	Foreign       []string      `json:"foreign,omitempty"` // keys that are not Outwash's
 	// Segments are the log segments; without details only key, size and MinTXID.
 	Segments []SegmentInfo `json:"segments"`
 
@@ -72,9 +78,10 @@ type SegmentInfo struct {
 	Checksum string    `json:"checksum,omitempty"`
 }
 
-// ReadHistory lists a replica and reads what names its owners and times: its
-// snapshots, claims and newest segment, not every segment. So it takes the log
-// between a base and the end to be complete; Restore proves it.
+// ReadHistory lists a replica (a request for each 1000 objects) and reads what
+// names its owners and times: the root, its snapshots, the newest 20 claims, the
+// log's end and its first segment with content, not every segment. So it takes
+// the log between a base and the end to be complete; Restore proves it.
 func ReadHistory(ctx context.Context, store Store) (*History, error) {
 	info, err := readRoot(ctx, store)
 	if err != nil {
@@ -103,7 +110,7 @@ func ReadHistory(ctx context.Context, store Store) (*History, error) {
 	if err := h.readSnapshots(ctx, l, snaps); err != nil {
 		return nil, err
 	}
-	if err := h.readClaims(ctx); err != nil {
+	if err := h.readClaims(ctx, historySessions); err != nil {
 		return nil, err
 	}
 	var hint uint64
@@ -126,8 +133,13 @@ func ownKey(key string) bool {
 	return ok || key == segment.InfoKey
 }
 
-// historyRequests is how many small objects are read at once.
-const historyRequests = 8
+const (
+	// historyRequests is how many small objects are read at once.
+	historyRequests = 8
+	// historySessions is how many claims are read: they are never deleted, so
+	// there are many in time.
+	historySessions = 20
+)
 
 func (h *History) readSnapshots(ctx context.Context, l *line, snaps []snapshotKey) error {
 	h.Snapshots = make([]SnapshotInfo, len(snaps))
@@ -152,14 +164,24 @@ func (h *History) readSnapshots(ctx context.Context, l *line, snaps []snapshotKe
 	return g.Wait()
 }
 
-// readClaims finds the sessions: a claim is known by its length.
-func (h *History) readClaims(ctx context.Context) error {
+// ReadSessions reads the sessions that ReadHistory left out, a small request each.
+func (h *History) ReadSessions(ctx context.Context) error {
+	if h.OlderSessions == 0 {
+		return nil
+	}
+	return h.readClaims(ctx, len(h.Segments))
+}
+
+// readClaims finds the newest sessions, most of them: a claim is known by its length.
+func (h *History) readClaims(ctx context.Context, most int) error {
 	var claims []int
 	for i := range h.Segments {
 		if h.Segments[i].Claim {
 			claims = append(claims, i)
 		}
 	}
+	h.OlderSessions = max(0, len(claims)-most)
+	claims = claims[h.OlderSessions:]
 	h.Sessions = make([]SessionInfo, len(claims))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(historyRequests)
@@ -173,7 +195,13 @@ func (h *History) readClaims(ctx context.Context) error {
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if n := len(h.Sessions); n > 0 {
+		h.Writer = &h.Sessions[n-1]
+	}
+	return nil
 }
 
 // findRanges says from where the line can be restored: from its first commit if

@@ -39,6 +39,9 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 			s.unreachable = fmt.Errorf("replicate: %s: %w: %w", e.opts.Store, ErrUnreachable, err)
 		}
 		act, err := decide(s)
+		if err != nil && e.nameWriter(ctx, &s.end) {
+			act, err = decide(s)
+		}
 		if err != nil {
 			return 0, err
 		}

@@ -95,6 +95,9 @@ type Status struct {
 	Uploaded   int64     `json:"uploaded"` // bytes of all objects acknowledged
 	Retries    uint64    `json:"retries"`  // failed attempts
 
+	// FencedBy says who extended the replica, if State is StateFenced.
+	FencedBy *Fencer `json:"fenced_by,omitempty"`
+
 	// Warning is what weakens the replica although replication goes on, "" if
 	// nothing does: a store without conditional writes.
 	Warning string `json:"warning,omitempty"`
@@ -137,7 +140,10 @@ func (e *Engine) setState(state State, err error) {
 	switch {
 	case err == nil:
 		e.log.Info("replication "+string(state), "session", e.session.String())
-	case state == StateFenced || state == StateFailed:
+	case state == StateFenced:
+		by := e.Status().FencedBy
+		e.log.Error("replication fenced", "error", err, "by_session", by.Session, "by", ownerText(by.Owner))
+	case state == StateFailed:
 		e.log.Error("replication "+string(state), "error", err)
 	default:
 		e.log.Warn("replication "+string(state)+", trying on", "error", err)

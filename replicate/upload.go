@@ -124,7 +124,7 @@ func (e *Engine) uploadNext(ctx context.Context) error {
 	case theirs != nil && theirs.Header.Session == e.session:
 		return e.landed(theirs)
 	case theirs != nil:
-		return e.fencedBy(f.key, theirs)
+		return e.fencedBy(ctx, f.key, theirs)
 	}
 	if err := e.failpoint("log-after"); err != nil {
 		return err

@@ -15,8 +15,11 @@ var lsVerb = &verb{
 	args:  "URL",
 	brief: "list what can be restored from a replica",
 	help: `Lists the ranges of transactions (TXIDs) that can be restored, the snapshots,
-and the sessions: who wrote the replica, and since when. With -l one line for
-each log segment as well, which takes a small request for each.
+and the newest 20 sessions: who wrote the replica, and since when. The writer is
+the newest of them: a session says when it begins, not when it ends. It takes a
+request for each 1000 objects, a small one for each snapshot and session listed,
+and six more. With -l all sessions and one line for each log segment, which takes
+a small request for each.
 
 Examples:
   outwash ls s3://my-bucket/app
@@ -49,6 +52,9 @@ func (f *lsFlags) run(ctx context.Context, u *ui, args []string) error {
 	}
 	var broken []error
 	if f.long {
+		if err := h.ReadSessions(ctx); err != nil {
+			return err
+		}
 		if broken, err = readDetails(ctx, u, h, f.json); err != nil {
 			return err
 		}
@@ -124,6 +130,7 @@ func printHistory(u *ui, h *replicate.History, long bool) {
 		"replica", h.Replica,
 		"database", h.Database+", since "+moment(h.Created),
 		"newest", newest,
+		"writer", writer(h.Writer),
 		"stored", fmt.Sprintf("%s in %s", size(h.Bytes), plural(h.Objects, "object", "objects")))
 
 	if len(h.Ranges) == 0 {
@@ -148,13 +155,12 @@ func printHistory(u *ui, h *replicate.History, long bool) {
 		u.printf("\nSessions:\n")
 		var rows [][]string
 		for _, s := range h.Sessions {
-			owner := "unknown"
-			if s.Owner != nil {
-				owner = s.Owner.String()
-			}
-			rows = append(rows, []string{fmt.Sprint(s.TXID), moment(s.Time), short(s.Session), owner})
+			rows = append(rows, []string{fmt.Sprint(s.TXID), moment(s.Time), short(s.Session), owner(s.Owner)})
 		}
 		u.table("  ", []string{">from TXID", "opened", "session", "by"}, rows)
+		if h.OlderSessions > 0 {
+			u.printf("  and %s before them: see -l\n", count(h.OlderSessions))
+		}
 	}
 	if long {
 		printSegments(u, h)
@@ -183,6 +189,21 @@ func printSegments(u *ui, h *replicate.History) {
 		rows = append(rows, row)
 	}
 	u.table("  ", []string{"object", ">from TXID", ">to TXID", ">entries", ">stored", "from", "to", "session"}, rows)
+}
+
+// writer says who writes now, as far as a replica can know.
+func writer(s *replicate.SessionInfo) string {
+	if s == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, session %s from TXID %d", owner(s.Owner), short(s.Session), s.TXID)
+}
+
+func owner(o *replicate.Owner) string {
+	if o == nil {
+		return "unknown"
+	}
+	return o.String()
 }
 
 // short is enough of an ID to tell it from others.

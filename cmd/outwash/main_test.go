@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"outwash": main})
+	testscript.Main(m, map[string]func(){"outwash": main, "app": appMain})
 }
 
 // TestScript runs the command line as people do. Besides outwash the scripts in
@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 //	set FILE OFFSET BYTE…    change bytes (hex); a negative offset counts from the end
 //	cut FILE SIZE            truncate a file
 //	exits CODE ARG…          run outwash; it must exit with CODE
+//	exec app …               see appMain
+//	await FILE               wait until it exists
+//	host VARIABLE            this machine's name
 func TestScript(t *testing.T) { runScripts(t, "testdata/script") }
 
 // TestS3 does the same with a replica in S3; the scripts find its URL, and those
@@ -61,6 +64,8 @@ func runScripts(t *testing.T, dir string, env ...string) {
 			"set":     cmdSet,
 			"cut":     cmdCut,
 			"exits":   cmdExits,
+			"await":   cmdAwait,
+			"host":    cmdHost,
 		},
 	})
 }

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/outwash/outwash/vfs"
+)
+
+// appMain is an application for the scripts: it runs SQL on a replicated
+// database, and waits until the replica has it.
+//
+//	app [-restore] [-ready FILE] DB URL SQL…
+//
+// With -ready it then makes FILE, and goes on until it is interrupted or FILE is
+// removed, when it runs the last SQL once more.
+func appMain() {
+	if err := app(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "app:", err)
+		os.Exit(1)
+	}
+}
+
+func app(args []string) (err error) {
+	fs := flag.NewFlagSet("app", flag.ContinueOnError)
+	restore := fs.Bool("restore", false, "")
+	ready := fs.String("ready", "", "")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	db, url, sql := fs.Arg(0), fs.Arg(1), fs.Args()[2:]
+	params := []string{"replica_max_lag=0"}
+	if *restore {
+		params = append(params, "replica_restore=auto")
+	}
+	setupDriver()
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	c, err := sqlite3.Open(vfs.DSN(db, url, params...))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := c.Close(); err == nil {
+			err = cerr
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if serr := vfs.Shutdown(ctx); err == nil {
+			err = serr
+		}
+	}()
+	run := func(sql ...string) error {
+		for _, s := range sql {
+			if err := c.Exec(s); err != nil {
+				return err
+			}
+		}
+		_, err := vfs.Sync(context.Background(), db)
+		return err
+	}
+	if err := run(sql...); err != nil || *ready == "" {
+		return err
+	}
+	if err := os.WriteFile(*ready, nil, 0o600); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		if _, err := os.Stat(*ready); err != nil {
+			return run(sql[len(sql)-1])
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return nil
+}
+
+// cmdAwait waits until a file exists.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "await FILE")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s doesn't appear", args[0])
+		}
+	}
+}
+
+// cmdHost puts this machine's name into a variable, as a regular expression.
+func cmdHost(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "host VARIABLE")
+	host, err := os.Hostname()
+	ts.Check(err)
+	ts.Setenv(args[0], strings.ReplaceAll(host, ".", `\.`))
+}
