@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 		contenderMain(cache)
 		return
 	}
+	if cache := os.Getenv(actorEnv); cache != "" {
+		actorMain(cache)
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -261,7 +261,7 @@ func TestTwoProcesses(t *testing.T) {
 	dir := memoryDir(t)
 	var procs [2]*contender
 	for i := range procs {
-		procs[i] = startContender(t, cache)
+		procs[i] = startContender(t, contenderEnv, cache)
 	}
 	how, winner := map[string]int{}, [2]int{}
 	r := rand.New(rand.NewPCG(*flagSeed, 3))
@@ -305,6 +305,7 @@ func TestTwoProcesses(t *testing.T) {
 // contender is a process that contends whenever it is told to.
 type contender struct {
 	t   *testing.T
+	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Scanner
 	log bytes.Buffer
@@ -312,10 +313,12 @@ type contender struct {
 
 type order struct{ Path, Store string }
 
-func startContender(t *testing.T, cache string) *contender {
+// startContender starts this program with a variable that says what it is.
+func startContender(t *testing.T, env, cache string) *contender {
 	c := &contender{t: t}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), contenderEnv+"="+cache)
+	c.cmd = cmd
+	cmd.Env = append(os.Environ(), env+"="+cache)
 	cmd.Stderr = &c.log
 	var err error
 	if c.in, err = cmd.StdinPipe(); err != nil {
