@@ -153,18 +153,6 @@ func TestRefusals(t *testing.T) {
 	w := newWorld(t, Options{})
 	c := w.open()
 	defer c.Close()
-	if err := c.Exec("CREATE TABLE t(a)"); !errors.Is(err, sqlite3.READONLY) {
-		t.Error("a rollback-mode commit:", err)
-	}
-	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
-	for _, sql := range []string{"PRAGMA journal_mode=delete", "PRAGMA locking_mode=exclusive", "PRAGMA main.journal_mode=off"} {
-		if err := c.Exec(sql); err == nil || !strings.Contains(err.Error(), "not replicated yet") {
-			t.Errorf("%s: %v", sql, err)
-		}
-	}
-	if got := text(t, c, "PRAGMA journal_mode"); got != "wal" {
-		t.Error("journal_mode", got)
-	}
 	for _, params := range [][]string{{"replica_lag=1s"}, {"region=us-east-1"}, {"replica_max_lag=never"}, {"replica_restore=yes"}} {
 		c, err := w.tryOpen(params...)
 		if err == nil {

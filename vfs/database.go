@@ -96,6 +96,12 @@ func (v *replicated) open(path string, p params) (*database, error) {
 		if db.startErr != nil {
 			return nil, db.startErr
 		}
+		if db.outdated() {
+			db.closeIdle() // begin again, with what is there now
+			if db.outdated() && !db.isClosed() {
+				return nil, fmt.Errorf("vfs: %s: %w", path, capture.ErrReplaced)
+			}
+		}
 		if p.replica != "" && p.replica != db.url {
 			return nil, fmt.Errorf("vfs: %s is already replicated to %s in this process", path, db.engine.Status().Replica)
 		}
@@ -230,7 +236,7 @@ func (db *database) release(used bool) {
 	ended := db.engine.Err() != nil || db.engine.WriteError() != nil
 	// A store that did not answer the last close is not waited for again until
 	// it has caught up, so that pools that close often aren't held up by it.
-	if limit := db.p.closeTimeout; used && limit > 0 && !ended && !db.capture.AwaitsWAL() && (patience || db.capture.Backlog().Entries == 0) {
+	if limit := db.p.closeTimeout; used && limit > 0 && !ended && (patience || db.capture.Backlog().Entries == 0) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		_, err := db.sync(ctx)
 		cancel()
@@ -303,6 +309,13 @@ func (db *database) sync(ctx context.Context) (uint64, error) {
 	return db.engine.Sync(ctx)
 }
 
+// awaitLive waits until commits are captured one by one.
+func (db *database) awaitLive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, db.p.openTimeout)
+	defer cancel()
+	return db.capture.Capture(ctx)
+}
+
 // status is the engine's, with what capture has to say.
 func (db *database) status() replicate.Status {
 	s := db.engine.Status()
@@ -317,6 +330,18 @@ func (db *database) status() replicate.Status {
 		s.State = replicate.StateFailed
 	}
 	return s
+}
+
+// outdated reports whether the file was replaced, or capture has failed for good.
+func (db *database) outdated() bool {
+	_, lasting := db.capture.Trouble()
+	return lasting || db.capture.Replaced()
+}
+
+func (db *database) isClosed() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.closed
 }
 
 // shutdown ends the database: its engine drains until ctx ends.
@@ -346,9 +371,6 @@ func (db *database) shutdown(ctx context.Context) error {
 // end is called by whoever has set closed.
 func (db *database) end(ctx context.Context) error {
 	defer close(db.gone)
-	if db.capture.AwaitsWAL() {
-		db.cancel() // there is nothing to upload
-	}
 	_, err := db.sync(ctx)
 	if errors.Is(err, replicate.ErrClosed) || db.capture.Backlog().Entries > 0 {
 		err = nil // Close says it

@@ -2,11 +2,11 @@ package vfs
 
 import (
 	"context"
-	"errors"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/util/vfsutil"
 	"github.com/ncruces/go-sqlite3/vfs"
+	"github.com/outwash/outwash/internal/capture"
 	"github.com/outwash/outwash/internal/wal"
 )
 
@@ -19,7 +19,15 @@ type mainFile struct {
 
 	checkpoint bool  // between CheckpointStart and CheckpointDone
 	refused    error // why the checkpoint must not happen
-	rollback   bool  // a hot journal is being played back
+	playback   bool  // a hot journal is being played back
+
+	// Of a transaction in a rollback-journal mode:
+	begun   bool            // capture knows of it
+	written capture.Written // since the last commit
+
+	// Of one in WAL mode:
+	pageSize    uint32 // of the WAL; 0: not known yet
+	commitFrame uint32 // last commit frame written since the last commit
 }
 
 var (
@@ -46,7 +54,6 @@ func (f *mainFile) SetPersistWAL(b bool)           { vfsutil.WrapSetPersistWAL(f
 func (f *mainFile) PowersafeOverwrite() bool       { return vfsutil.WrapPowersafeOverwrite(f.File) }
 func (f *mainFile) SetPowersafeOverwrite(b bool)   { vfsutil.WrapSetPowersafeOverwrite(f.File, b) }
 func (f *mainFile) ChunkSize(n int)                { vfsutil.WrapChunkSize(f.File, n) }
-func (f *mainFile) SizeHint(n int64) error         { return vfsutil.WrapSizeHint(f.File, n) }
 func (f *mainFile) HasMoved() (bool, error)        { return vfsutil.WrapHasMoved(f.File) }
 func (f *mainFile) Overwrite() error               { return vfsutil.WrapOverwrite(f.File) }
 func (f *mainFile) SyncSuper(s string) error       { return vfsutil.WrapSyncSuper(f.File, s) }
@@ -62,40 +69,68 @@ func (f *mainFile) SetDB(conn any) { f.conn, _ = conn.(*sqlite3.Conn) }
 func (f *mainFile) Lock(l vfs.LockLevel) error {
 	err := f.File.Lock(l)
 	if err == nil {
+		if l == vfs.LOCK_EXCLUSIVE && f.lock < l {
+			f.begun = false
+		}
 		f.lock = l
 	}
 	return err
 }
 
 func (f *mainFile) Unlock(l vfs.LockLevel) error {
-	f.lock = l
-	if l <= vfs.LOCK_SHARED {
-		f.rollback = false
+	if l <= vfs.LOCK_SHARED && f.lock > l {
+		if f.begun { // rolled back
+			f.db.capture.RolledBack(&f.written)
+		}
+		f.playback, f.begun, f.written = false, false, capture.Written{}
 	}
+	f.lock = l
 	return f.File.Unlock(l)
 }
 
-// WriteAt lets checkpoints write. Outside of them a write is a commit in a
-// rollback-journal mode, which isn't captured. Only page 1 may be written, while
-// nothing is replicated: that is how a database gets into WAL mode, and how a new
-// one gets its auto_vacuum; whatever is committed next has page 1 in it, or the
-// whole database is taken over.
+// WriteAt lets checkpoints write, and the playback of journals that a crash left.
+// Other writes are those of transactions in rollback-journal modes.
 func (f *mainFile) WriteAt(p []byte, off int64) (int, error) {
 	switch {
 	case f.checkpoint:
 		if f.refused != nil { // Size has failed the checkpoint before
 			return 0, vfs.SystemError(f.refused, sqlite3.IOERR_WRITE)
 		}
-	case f.rollback:
-	case off == 0 && f.db.capture.Empty():
-	default:
-		return 0, f.db.refuse(errRollbackMode)
+	case !f.playback:
+		if err := f.beginWrite(); err != nil {
+			return 0, err
+		}
+		f.written.Add(off, len(p))
 	}
 	return f.File.WriteAt(p, off)
 }
 
-var errRollbackMode = errors.New("vfs: a write in a rollback-journal mode is not replicated yet: " +
-	"open the database in WAL mode (add _pragma=journal_mode(wal) to the DSN)")
+// beginWrite comes before each write of a transaction. Only its first write can be
+// refused: later ones may be those that roll it back.
+func (f *mainFile) beginWrite() error {
+	if f.begun {
+		return nil
+	}
+	if err := f.db.writeError(); err != nil {
+		return f.db.refuse(err)
+	}
+	if err := f.db.capture.Writing(); err != nil {
+		f.db.log.Warn("write put off", "error", err)
+		return vfs.SystemError(err, sqlite3.IOERR_WRITE)
+	}
+	f.begun = true
+	return nil
+}
+
+// SizeHint may make the file larger.
+func (f *mainFile) SizeHint(n int64) error {
+	if !f.checkpoint && !f.playback {
+		if err := f.beginWrite(); err != nil {
+			return err
+		}
+	}
+	return vfsutil.WrapSizeHint(f.File, n)
+}
 
 // CheckpointStart is SQLITE_FCNTL_CKPT_START. It can't fail; Size, which SQLite
 // calls next, does it instead.
@@ -131,17 +166,31 @@ func (f *mainFile) PersistWAL() bool {
 }
 
 // CommitPhaseTwo runs when a transaction is committed and visible, before COMMIT
-// returns; in WAL mode no lock is held any more.
+// returns; in WAL mode no lock is held any more, unless the connection keeps the
+// database to itself.
 func (f *mainFile) CommitPhaseTwo() error {
 	err := vfsutil.WrapCommitPhaseTwo(f.File)
-	if err == nil || err == sqlite3.NOTFOUND {
+	if err != nil && err != sqlite3.NOTFOUND {
+		return err
+	}
+	switch {
+	case f.begun:
+		f.db.capture.Committed(&f.written)
+		f.written, f.begun = capture.Written{}, false
+	case f.lock == vfs.LOCK_EXCLUSIVE && f.commitFrame != 0:
+		f.db.capture.Confirm(f.commitFrame)
+	default:
 		f.db.capture.Signal()
 	}
+	f.commitFrame = 0
 	return err
 }
 
 func (f *mainFile) Close() error {
 	err := f.File.Close()
+	if f.lock == vfs.LOCK_EXCLUSIVE {
+		f.db.capture.Confirm(0)
+	}
 	f.db.release(true)
 	return err
 }
@@ -179,9 +228,11 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, db.refuse(err)
 	}
 	if off != 0 || len(p) != wal.HeaderSize {
+		f.noteFrame(p, off)
 		return f.File.WriteAt(p, off)
 	}
 	h, err := wal.ParseHeader(p)
+	f.main.pageSize = h.PageSize
 	if err != nil {
 		return 0, vfs.SystemError(err, sqlite3.IOERR_WRITE)
 	}
@@ -196,6 +247,28 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, vfs.SystemError(err, sqlite3.BUSY)
 	}
 	return n, written
+}
+
+// noteFrame remembers where a commit will have ended. Only with EXCLUSIVE locking
+// nobody else says it.
+func (f *walFile) noteFrame(p []byte, off int64) {
+	m := f.main
+	if m.lock != vfs.LOCK_EXCLUSIVE || len(p) != wal.FrameHeaderSize {
+		return
+	}
+	if m.pageSize == 0 {
+		var b [wal.HeaderSize]byte
+		f.File.ReadAt(b[:], 0)
+		h, err := wal.ParseHeader(b[:])
+		if err != nil {
+			return
+		}
+		m.pageSize = h.PageSize
+	}
+	frame := uint32((off-wal.HeaderSize)/wal.FrameSize(m.pageSize)) + 1
+	if wal.ParseFrame(p).Commit != 0 {
+		m.commitFrame = max(m.commitFrame, frame)
+	}
 }
 
 func (f *walFile) Truncate(size int64) error {

@@ -14,7 +14,7 @@ import (
 //	PRAGMA replicated_status  the database's replicate.Status as JSON
 //	PRAGMA replicated_sync    waits as Sync does; the TXID
 //
-// and refuses what would leave the ways that are captured.
+// and holds back what would lock replication out before it has begun.
 func (f *mainFile) Pragma(name, value string) (string, error) {
 	switch name {
 	case "replicated_status":
@@ -23,13 +23,11 @@ func (f *mainFile) Pragma(name, value string) (string, error) {
 	case "replicated_sync":
 		txid, err := f.db.sync(f.context())
 		return strconv.FormatUint(txid, 10), err
-	case "journal_mode":
-		if value != "" && !strings.EqualFold(value, "wal") {
-			return "", fmt.Errorf("vfs: journal_mode=%s is not replicated yet: keep journal_mode=wal", value)
-		}
 	case "locking_mode":
 		if strings.EqualFold(value, "exclusive") {
-			return "", fmt.Errorf("vfs: locking_mode=exclusive is not replicated yet: keep locking_mode=normal")
+			if err := f.db.awaitLive(f.context()); err != nil {
+				return "", fmt.Errorf("vfs: locking_mode=exclusive must wait until replication has begun (a first snapshot and a repair read the database by a connection of their own): %w", err)
+			}
 		}
 	}
 	return vfsutil.WrapPragma(f.File, name, value)

@@ -53,7 +53,15 @@ CREATE INDEX blobs_tag ON blobs(tag);
 func TestRandom(t *testing.T) {
 	for i := range *flagRounds {
 		seed := *flagSeed + uint64(i)
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { randomRound(t, seed, *flagTime) })
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { randomRound(t, seed, *flagTime, "wal") })
+	}
+}
+
+// TestRandomModes does the same in rollback-journal modes, and while connections
+// switch between all of them.
+func TestRandomModes(t *testing.T) {
+	for _, mode := range []string{"delete", "truncate", "persist", "memory", "switching"} {
+		t.Run(mode, func(t *testing.T) { randomRound(t, *flagSeed, *flagTime, mode) })
 	}
 }
 
@@ -62,7 +70,7 @@ func TestGatesHaveTeeth(t *testing.T) {
 	for _, gates := range []string{"checkpoint", "checkpoint,restart", "checkpoint,truncate", "checkpoint,delete"} {
 		t.Run(gates, func(t *testing.T) {
 			for seed := range uint64(10) {
-				if _, err := runRandom(t, seed, time.Second, gatesOff(gates)); err != nil {
+				if _, err := runRandom(t, seed, time.Second, "wal", gatesOff(gates)); err != nil {
 					t.Logf("seed %d: noticed: %v", seed, err)
 					return
 				}
@@ -74,13 +82,14 @@ func TestGatesHaveTeeth(t *testing.T) {
 
 type randomWorld struct {
 	*world
-	seed    uint64
-	params  []string
-	setup   string
-	started atomic.Bool
-	rng     *rand.Rand // of the checks
-	lastCtr int
-	checked int
+	seed     uint64
+	params   []string
+	setup    string
+	switches bool // between journal modes
+	started  atomic.Bool
+	rng      *rand.Rand // of the checks
+	lastCtr  int
+	checked  int
 
 	still             sync.RWMutex // workers hold R for an operation
 	stop              atomic.Bool
@@ -91,8 +100,8 @@ type randomWorld struct {
 
 func pick[T any](r *rand.Rand, a ...T) T { return a[r.IntN(len(a))] }
 
-func randomRound(t *testing.T, seed uint64, dur time.Duration) {
-	rw, err := runRandom(t, seed, dur, gatesOff(*flagOff))
+func randomRound(t *testing.T, seed uint64, dur time.Duration, mode string) {
+	rw, err := runRandom(t, seed, dur, mode, gatesOff(*flagOff))
 	t.Logf("%d operations (%d rolled back, %d busy), %d entries checked; %v", rw.ops.Load(), rw.rolled.Load(), rw.busy.Load(), rw.checked, rw.mirror)
 	if err != nil {
 		t.Fatal(err)
@@ -109,12 +118,16 @@ func randomRound(t *testing.T, seed uint64, dur time.Duration) {
 func (w *world) txids() uint64 { _, n := w.mirror.Checksum(); return n }
 
 // runRandom returns what went wrong, so that a test can expect it.
-func runRandom(t testing.TB, seed uint64, dur time.Duration, off map[string]bool) (*randomWorld, error) {
+func runRandom(t testing.TB, seed uint64, dur time.Duration, mode string, off map[string]bool) (*randomWorld, error) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	opts := Options{MaxLag: pick(r, replicate.AsFast, 50*time.Millisecond, time.Second)}
 	opts.hooks.off = off
 	rw := &randomWorld{world: newWorld(t, opts), seed: seed, rng: rand.New(rand.NewPCG(seed, 2))}
 	rw.each = rw.checkEntry
+	journal := mode
+	if mode == "switching" {
+		rw.switches, journal = true, "wal"
+	}
 	size := pick(r, 512, 1024, 4096, 4096, 8192, 65536)
 	vacuum := r.IntN(3)
 	if r.IntN(3) == 0 {
@@ -125,7 +138,10 @@ func runRandom(t testing.TB, seed uint64, dur time.Duration, off map[string]bool
 	t.Logf("page_size=%d auto_vacuum=%d max_lag=%v %v %s", size, vacuum, opts.MaxLag, rw.params, rw.setup)
 
 	c := rw.open(rw.params...)
-	exec(t, c, fmt.Sprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=%d; PRAGMA journal_mode=wal; %s; BEGIN; %s COMMIT", size, vacuum, rw.setup, schema))
+	exec(t, c, fmt.Sprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=%d; PRAGMA journal_mode=%s; %s; BEGIN; %s COMMIT", size, vacuum, journal, rw.setup, schema))
+	if mode != "wal" && mode != "switching" { // memory isn't kept by the file
+		rw.setup += "; PRAGMA journal_mode=" + mode
+	}
 	rw.sync()
 	rw.started.Store(true)
 
@@ -148,6 +164,9 @@ func runRandom(t testing.TB, seed uint64, dur time.Duration, off map[string]bool
 	}
 	rw.stop.Store(true)
 	wg.Wait()
+	if err := c.Exec("UPDATE acc SET pad=hex(randomblob(9)) WHERE id=1"); err != nil { // see compare
+		rw.report(err)
+	}
 	for _, c := range append(conns, c) {
 		c.Close()
 	}
@@ -219,6 +238,10 @@ func (rw *randomWorld) checkEntry(e *segment.Entry) error {
 
 // compare is called while the world stands still.
 func (rw *randomWorld) compare(r *rand.Rand, c **sqlite3.Conn, conns []*sqlite3.Conn) error {
+	// Transactions that were rolled back change free pages in rollback-journal modes.
+	if err := (*c).Exec("UPDATE acc SET pad=hex(randomblob(9)) WHERE id=1"); err != nil {
+		return err
+	}
 	if _, err := syncNow(rw.world); err != nil {
 		return err
 	}
@@ -242,6 +265,10 @@ func (rw *randomWorld) compare(r *rand.Rand, c **sqlite3.Conn, conns []*sqlite3.
 		}
 		*c = rw.openSetUp()
 		return err
+	}
+	if mode, err := mirror.Text(*c, "PRAGMA journal_mode"); err != nil || mode != "wal" {
+		// The file has it all, and free pages in a cache are not what the file has.
+		return errors.Join(err, rw.compareFile())
 	}
 	backup := rw.path + ".bak"
 	os.Remove(backup)
@@ -300,7 +327,12 @@ func (rw *randomWorld) work(i int, c **sqlite3.Conn) {
 	r := rand.New(rand.NewPCG(rw.seed, uint64(100+i)))
 	for !rw.stop.Load() {
 		rw.still.RLock()
-		err := oneOperation(r, *c, i, &rw.rolled)
+		var err error
+		if rw.switches && r.IntN(20) == 0 {
+			err = (*c).Exec("PRAGMA journal_mode=" + pick(r, "wal", "delete", "truncate", "persist", "memory"))
+		} else {
+			err = oneOperation(r, *c, i, &rw.rolled)
+		}
 		if errors.Is(err, errReopen) {
 			(*c).Close()
 			*c, err = rw.openSetUp(), nil

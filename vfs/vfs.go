@@ -75,7 +75,7 @@ func (v *replicated) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.F
 		}
 		// A journal that is opened and not made is a hot one: what it has
 		// is put back into a database that crashed in a rollback mode.
-		main.rollback = flags&vfs.OPEN_CREATE == 0
+		main.playback = flags&vfs.OPEN_CREATE == 0
 		return f, out, nil
 	}
 	return vfsutil.WrapOpenFilename(v.base(), name, flags)

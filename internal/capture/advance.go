@@ -3,7 +3,10 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/wal"
 )
 
@@ -30,8 +33,12 @@ func (d *DB) captureLocked(atGate bool) (int, error) {
 // advance moves the mark to the committed end of the log.
 func (d *DB) advance(since int64, atGate bool) (int, error) {
 	end, err := d.index()
-	if err != nil || end.MaxFrame == 0 {
+	if err != nil {
 		return 0, err
+	}
+	if end.MaxFrame == 0 {
+		d.checkFile()
+		return 0, nil
 	}
 	if end.Salt == d.mark.salt && end.MaxFrame == d.mark.frame {
 		if end.Checksum != d.mark.checksum {
@@ -51,8 +58,8 @@ func (d *DB) advance(since int64, atGate bool) (int, error) {
 			d.loseTrack("another program restarted the WAL")
 			return 0, nil
 		}
-		if err := d.startGeneration(h); err != nil {
-			return 0, err
+		if d.startGeneration(h) != nil {
+			return 0, nil
 		}
 	}
 	if end.MaxFrame < d.mark.frame {
@@ -82,6 +89,10 @@ func (d *DB) readIndex() (idx wal.Index, known bool, err error) {
 	if ok, err := reopen(&d.wal, d.opts.Path+"-wal"); !ok {
 		return wal.Index{}, false, err
 	}
+	if frame := d.private.Load(); frame != 0 {
+		idx, err := d.privateIndex(frame)
+		return idx, err == nil, err
+	}
 	if ok, err := reopen(&d.shm, d.opts.Path+"-shm"); !ok {
 		return wal.Index{}, false, err
 	}
@@ -92,10 +103,73 @@ func (d *DB) readIndex() (idx wal.Index, known bool, err error) {
 	return idx, err == nil, err
 }
 
+// Confirm says that the log is committed up to a frame, by a connection that keeps
+// the WAL-index to itself: with EXCLUSIVE locking there is no -shm
+// (https://sqlite.org/wal.html#use_of_wal_without_shared_memory). 0: it is gone.
+func (d *DB) Confirm(frame uint32) {
+	d.private.Store(frame)
+	d.Signal()
+}
+
+// privateIndex is what a WAL-index would say about the log up to a commit frame.
+func (d *DB) privateIndex(frame uint32) (wal.Index, error) {
+	h, err := wal.ReadHeader(d.wal)
+	if errors.Is(err, io.EOF) {
+		return wal.Index{}, nil
+	}
+	if err != nil {
+		return wal.Index{}, fmt.Errorf("capture: %s-wal: %w", d.opts.Path, err)
+	}
+	var b [wal.FrameHeaderSize]byte
+	if _, err := d.wal.ReadAt(b[:], wal.FrameOffset(frame, h.PageSize)); err != nil && !errors.Is(err, io.EOF) {
+		return wal.Index{}, fmt.Errorf("capture: read WAL: %w", err)
+	}
+	f := wal.ParseFrame(b[:])
+	if f.Salt != h.Salt || f.Commit == 0 { // of the generation before
+		return wal.Index{Salt: h.Salt, PageSize: h.PageSize}, nil
+	}
+	return wal.Index{PageSize: h.PageSize, MaxFrame: frame, Pages: f.Commit, Checksum: f.Checksum, Salt: h.Salt}, nil
+}
+
+// checkFile notices, while there is no log, that another program wrote to the
+// database file, or took the log away.
+func (d *DB) checkFile() {
+	if fi, err := os.Stat(d.opts.Path + "-wal"); d.writing || err == nil && fi.Size() > 0 {
+		return
+	}
+	switch now := fingerprint(d.opts.Path); {
+	case now == d.emptied || now == "": // a file that was removed: see Replaced
+	case d.table.size() == 0 && !hasContent(d.opts.Path):
+	case d.emptied == "" && d.mark.salt != [2]uint32{}:
+		d.loseTrack("another program took the WAL away")
+	default:
+		d.loseTrack("another program wrote to the database file")
+	}
+}
+
+// hasContent reports whether a database has more than its first page, which
+// SQLite writes before there is any content.
+func hasContent(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	h, err := readDatabaseHeader(f, path)
+	return err == nil && h.Pages > 1
+}
+
+// identify remembers which file it is whose state the table has.
+func (d *DB) identify() {
+	if d.identity == "" {
+		d.identity = local.Identity(d.opts.Path)
+	}
+}
+
 func (d *DB) startGeneration(h wal.Header) error {
-	if d.table.pageSize != 0 && d.table.pageSize != h.PageSize {
-		d.phase = repairing
-		return d.fail(fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, d.table.pageSize, h.PageSize))
+	if d.table.size() > 0 && d.table.pageSize != h.PageSize {
+		d.loseTrack(fmt.Sprintf("the page size changed from %d to %d", d.table.pageSize, h.PageSize))
+		return errLost
 	}
 	d.table.pageSize = h.PageSize
 	d.mark = mark{salt: h.Salt, bigEnd: h.BigEndian, checksum: h.Checksum}
@@ -103,17 +177,4 @@ func (d *DB) startGeneration(h wal.Header) error {
 	d.emptied = ""
 	d.last = map[uint32]uint32{} // a view may be using the old one
 	return nil
-}
-
-// loseTrack notes that something went by unseen.
-func (d *DB) loseTrack(why string) {
-	switch d.phase {
-	case live:
-		d.log.Warn("the WAL changed in a way that was not captured; comparing database and replica", "database", d.opts.Path, "why", why)
-		d.stats.repairs.Add(1)
-		d.phase = repairing
-		d.cond.Broadcast()
-	case tracking:
-		d.dirty = nil // the export notices and starts over
-	}
 }

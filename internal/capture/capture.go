@@ -35,15 +35,17 @@ var (
 	// ErrUndecided: nothing may be destroyed before it is known how database and
 	// replica relate; try again.
 	ErrUndecided = errors.New("capture: not yet known how database and replica relate")
-	// ErrSpoolFull: the spool has reached its limit; the WAL keeps what follows.
-	ErrSpoolFull = errors.New("capture: spool is full")
-	// ErrDiverged: the database is not what the evidence said it was.
-	ErrDiverged = errors.New("capture: database does not continue the replica")
-	// ErrPageSize: the page size changed.
-	ErrPageSize = errors.New("capture: page size changed")
+	// ErrReplaced: another file took the database's name while it was replicated.
+	ErrReplaced = errors.New("the database file was replaced by another one while it was being replicated: " +
+		"close all connections and open it again")
+	// ErrDamaged: the database has to be compared with its replica and is not sound.
+	ErrDamaged = errors.New("the database is damaged")
 	// ErrChecksums: the driver keeps checksums in the pages.
 	ErrChecksums = errors.New("databases with page checksums (8 reserved bytes, EnableChecksums) can't be replicated: " +
 		"the driver puts the checksums in behind the WAL")
+	// errFailpoint stands for a crash: nothing goes on from there.
+	errFailpoint = errors.New("capture: failpoint")
+	errSpoolFull = errors.New("capture: spool is full")
 	// errLost: changes went by unseen while an export relied on seeing them.
 	errLost = errors.New("capture: lost track of changes")
 )
@@ -64,9 +66,11 @@ type Options struct {
 	// MemoryLimit bounds the stored bytes of entries waiting in memory, beyond it
 	// they wait in the spool. 0: 8 MiB.
 	MemoryLimit int64
-	// SpoolLimit bounds the spool file; beyond it gates that would grow it fail,
-	// and the WAL grows instead. 0: 4 GiB.
+	// SpoolLimit bounds the spool file, EntryLimit the number of entries that
+	// wait; beyond them those that wait are given up, and replaced by a repair
+	// once the store answers. 0: 4 GiB, 1,000,000.
 	SpoolLimit int64
+	EntryLimit int
 	// Failpoint, if set, is called with the name of each step that writes; its
 	// error becomes the step's. For tests.
 	Failpoint func(name string) error
@@ -85,6 +89,7 @@ const (
 	rebasing               // a single pinned pass decides what the database is
 	live                   // entries are emitted
 	repairing              // something was lost: nothing is emitted until repaired
+	behind                 // entries were given up: nothing is emitted until Begin
 )
 
 // mark is how far the log was read.
@@ -109,6 +114,16 @@ type DB struct {
 	phase phase
 	pass  bool // a pinned pass reads the state at mark: mark must not move
 
+	// identity is that of the file whose state table is; "": there was none yet.
+	identity string
+	noted    bool    // a repair is pending, durably
+	writing  bool    // a transaction of this process is writing the database file
+	leftover Written // what transactions wrote that were rolled back
+	opened   time.Time
+
+	private          atomic.Uint32 // last committed frame, by a connection that has no WAL-index; 0: there is none
+	emitted, settled atomic.Uint64 // TXIDs since Begin; see Settled
+
 	mark     mark
 	next     [2]uint32         // salts that a restart gate has let through; 0,0: none
 	last     map[uint32]uint32 // last frame of each page in mark's generation
@@ -122,9 +137,8 @@ type DB struct {
 	credit   float64 // commits that may still get an entry each
 	credited time.Time
 
-	gates     atomic.Int32 // the application waits for mu at so many of them
-	trouble   atomic.Pointer[trouble]
-	awaitsWAL atomic.Bool
+	gates   atomic.Int32 // the application waits for mu at so many of them
+	trouble atomic.Pointer[trouble]
 
 	wal, shm, file *os.File
 	spool          *local.Spool
@@ -162,6 +176,9 @@ func Open(opts Options) (*DB, error) {
 	if opts.SpoolLimit <= 0 {
 		opts.SpoolLimit = 4 << 30
 	}
+	if opts.EntryLimit <= 0 {
+		opts.EntryLimit = 1_000_000
+	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -171,11 +188,18 @@ func Open(opts Options) (*DB, error) {
 		enc:    segment.NewBlockEncoder(),
 		signal: make(chan struct{}, 1),
 		last:   map[uint32]uint32{},
+		opened: opts.Now(),
 	}
 	d.cond = sync.NewCond(&d.mu)
 	d.queue.ready = make(chan struct{}, 1)
-	var err error
-	if d.spool, err = opts.Dir.OpenSpool(); err != nil {
+	err := opts.Dir.PreparePending()
+	if err == nil {
+		d.noted, err = opts.Dir.Pending()
+	}
+	if err == nil {
+		d.spool, err = opts.Dir.OpenSpool()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
 	return d, nil
@@ -190,6 +214,9 @@ func (d *DB) Close() error {
 	var err error
 	if d.phase == live && d.queue.backlog().Entries == 0 {
 		err = d.writeClean()
+	}
+	if err == nil && d.phase == live && !d.writing && d.noted && d.queue.backlog().Entries == 0 {
+		d.opts.Dir.SetPending(false) // a note too many costs a comparison
 	}
 	d.phase = idle
 	d.fail(fmt.Errorf("capture: %w", os.ErrClosed))
@@ -325,9 +352,6 @@ func (d *DB) Ready() <-chan struct{} { return d.queue.ready }
 // at least if any waits.
 func (d *DB) Take(limit int64) []*segment.Entry { return d.queue.take(limit) }
 
-// Acknowledge says that the n oldest entries taken are in the store.
-func (d *DB) Acknowledge(n int) { d.queue.acknowledge(n) }
-
 // Backlog counts what is captured and not acknowledged.
 func (d *DB) Backlog() local.Backlog { return d.queue.backlog() }
 
@@ -343,13 +367,8 @@ func (d *DB) failpoint(name string) error {
 	if d.opts.Failpoint == nil {
 		return nil
 	}
-	return d.opts.Failpoint(name)
-}
-
-// Empty reports whether nothing of the database has been emitted or is in the
-// replica.
-func (d *DB) Empty() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return (d.phase == idle || d.phase == live || d.phase == tracking) && d.table.size() == 0 && d.found.state.commit == 0
+	if err := d.opts.Failpoint(name); err != nil {
+		return fmt.Errorf("%w: %w", errFailpoint, err)
+	}
+	return nil
 }

@@ -18,6 +18,9 @@ const (
 	// mergeAtGate is how many commits get an entry each while the application
 	// waits at a gate.
 	mergeAtGate = 64
+	// mergeBacklog is how many entries may wait, while the store doesn't answer,
+	// until all commits that a look at the log finds share one.
+	mergeBacklog = 100_000
 	// patchBudget bounds the time an entry's patches may take; the application
 	// may be waiting at a gate. Pages beyond it go whole.
 	patchBudget = 100 * time.Millisecond
@@ -40,13 +43,30 @@ func (d *DB) emit(w walked, since int64, atGate bool) error {
 			return err
 		}
 	}
-	if d.queue.memory() > d.opts.MemoryLimit {
-		if err := d.spill(true); err != nil {
-			// The entries stay in memory and the log: only the limit is missed.
-			d.log.Warn("can't write the spool", "database", d.opts.Path, "error", err)
-		}
-	}
+	d.identify()
+	d.bound()
 	return nil
+}
+
+// bound keeps what waits within its limits.
+func (d *DB) bound() {
+	if d.queue.backlog().Entries > d.opts.EntryLimit {
+		d.giveUp(fmt.Errorf("capture: more than %d entries wait", d.opts.EntryLimit))
+		return
+	}
+	mem := d.queue.memory()
+	if mem <= d.opts.MemoryLimit {
+		return
+	}
+	err := d.spill(true)
+	if err == nil {
+		return
+	}
+	// A disk may be full for a moment: up to here only the limit is missed.
+	d.log.Warn("can't write the spool", "database", d.opts.Path, "error", err)
+	if mem > 4*d.opts.MemoryLimit {
+		d.giveUp(err)
+	}
 }
 
 // entriesFor says how many of the n commits that wait go into one entry: 1 or n.
@@ -54,7 +74,7 @@ func (d *DB) entriesFor(n int, atGate bool) int {
 	now := d.opts.Now()
 	d.credit = min(mergeRate, d.credit+mergeRate*now.Sub(d.credited).Seconds())
 	d.credited = now
-	if float64(n) > d.credit || atGate && n > mergeAtGate {
+	if float64(n) > d.credit || atGate && n > mergeAtGate || d.queue.backlog().Entries > mergeBacklog {
 		return n
 	}
 	d.credit -= float64(n)
@@ -107,13 +127,7 @@ func (d *DB) emitOne(pages []uint32, first uint32, commits []commit, since int64
 		return err
 	}
 	// From here on nothing can fail: table, mark and queue move together.
-	d.table.resize(e.MinCommit)
-	d.table.resize(e.Commit)
-	for i := range e.Blocks {
-		for _, p := range e.Blocks[i].Pages {
-			d.table.set(p.No, p.Hash)
-		}
-	}
+	d.table.apply(e)
 	for i := d.mark.frame; i < end.frame; i++ {
 		d.last[pages[i-first]] = i + 1
 	}
@@ -349,6 +363,7 @@ func (b *builder) abort() {
 }
 
 func (d *DB) enqueue(b *builder) {
+	d.emitted.Add(b.e.Count)
 	d.lastPos, d.lastMono = b.e.WAL, b.e.LastMono
 	d.queue.push(&queued{
 		entry: b.e, before: b.before, size: b.e.BodySize(),

@@ -21,12 +21,14 @@ type state struct {
 
 // found is what Evidence learned, for Begin.
 type found struct {
-	state   state          // the newest state that is in the replica or the spool
-	entries []local.Record // spooled entries that lead from the tail to it
-	joins   []local.Join
-	clean   *clean // the clean-close record, if it fits state
-	scanned *mark  // where a scan found state in the log: frame 0, if in the file alone
-	seen    string // fingerprint of the database before the proof
+	state        state          // the newest state that is in the replica or the spool
+	pageSize     uint32         // of that state
+	filePageSize uint32         // of the database
+	entries      []local.Record // spooled entries that lead from the tail to it
+	joins        []local.Join
+	clean        *clean // the clean-close record, if it fits state
+	scanned      *mark  // where a scan found state in the log: frame 0, if in the file alone
+	seen         string // fingerprint of the database before the proof
 }
 
 // Evidence compares the local database with the replica's tail; see
@@ -39,7 +41,7 @@ func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, err
 	if err != nil {
 		return local.Evidence{}, err
 	}
-	ev := local.Evidence{Spooled: len(f.entries)}
+	ev := local.Evidence{Spooled: len(f.entries), Identity: local.Identity(d.opts.Path)}
 
 	file, err := os.Open(d.opts.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,13 +64,13 @@ func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, err
 	if err != nil {
 		return ev, err
 	}
+	f.filePageSize = h.PageSize
 	ev.File, ev.Size, ev.PageSize = local.FilePresent, fi.Size(), h.PageSize
 	if f.state.commit == 0 {
 		ev.Found = "a database with content"
 		return ev, nil
 	}
-	ev.Proof, ev.Found, err = d.proof(ctx, f)
-	ev.Continues = ev.Proof != ""
+	err = d.prove(ctx, f, &ev)
 	return ev, err
 }
 
@@ -80,7 +82,7 @@ func (d *DB) followSpool(tail local.Tail) error {
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
-	*f = found{state: state{tail.WAL, tail.Checksum, tail.Commit}}
+	*f = found{state: state{tail.WAL, tail.Checksum, tail.Commit}, pageSize: tail.PageSize}
 	for _, r := range records {
 		if r.Join != nil {
 			f.joins = append(f.joins, *r.Join)
@@ -89,32 +91,23 @@ func (d *DB) followSpool(tail local.Tail) error {
 		if e := r.Entry; r.Before == f.state.pos && e.Pre == f.state.checksum && e.PreCommit == f.state.commit {
 			f.entries = append(f.entries, r)
 			f.state = state{e.WAL, e.Post, e.Commit}
+			f.pageSize = e.PageSize
 		}
 	}
 	return nil
 }
 
-// proof says how it is known that the database is at f.state or grew out of it,
-// or else what the database is.
-func (d *DB) proof(ctx context.Context, f *found) (proof, other string, err error) {
+// prove finds out how it is known that the database is at f.state or grew out of
+// it, or else what the database is.
+func (d *DB) prove(ctx context.Context, f *found, ev *local.Evidence) (err error) {
 	f.seen = fingerprint(d.opts.Path)
-	log, held, err := f.inLog(d.opts.Path)
-	switch {
-	case err != nil:
-		return "", "", err
-	case held:
-		return "wal", "", nil
-	case !log:
-		if f.clean, err = d.readClean(f.state); err != nil {
-			return "", "", err
-		}
-		if f.clean != nil {
-			return "clean close", "", nil
-		}
+	if ev.Proof, err = d.shortProof(f); err != nil || ev.Proof != "" {
+		ev.Continues = ev.Proof != ""
+		return err
 	}
 	with, alone, at, err := d.scan(ctx)
 	if err != nil {
-		return "", "", err
+		return err
 	}
 	for _, s := range []state{with, alone} {
 		if s.checksum == f.state.checksum && s.commit == f.state.commit {
@@ -122,10 +115,36 @@ func (d *DB) proof(ctx context.Context, f *found) (proof, other string, err erro
 			if s == alone && s != with {
 				f.scanned.frame = 0
 			}
-			return "scan", "", nil
+			ev.Proof, ev.Continues = "scan", true
+			return nil
 		}
 	}
-	return "", fmt.Sprintf("a database of %d pages with checksum %016x", with.commit, with.checksum), nil
+	ev.Scanned, ev.Checksum, ev.Commit = true, with.checksum, with.commit
+	ev.Found = fmt.Sprintf("a database of %d pages with checksum %016x", with.commit, with.checksum)
+	return nil
+}
+
+// shortProof is what can be known without reading the database.
+func (d *DB) shortProof(f *found) (proof string, err error) {
+	d.mu.Lock()
+	noted := d.noted
+	d.mu.Unlock()
+	if noted {
+		return "", nil // something went by: neither log nor spool has it
+	}
+	log, held, err := f.inLog(d.opts.Path)
+	switch {
+	case err != nil:
+		return "", err
+	case held:
+		return "wal", nil
+	case log:
+		return "", nil
+	}
+	if f.clean, err = d.readClean(f.state); err != nil || f.clean == nil {
+		return "", err
+	}
+	return "clean close", nil
 }
 
 // inLog reports whether there is a log, and whether it has the state's position
@@ -172,7 +191,7 @@ func (f *found) frame(s state, v *view) (uint32, error) {
 		return 0, nil
 	case s.pos.Frame != 0 && s.pos.Salt == v.mark.salt:
 		if s.pos.Frame > uint64(v.mark.frame) {
-			return 0, fmt.Errorf("%w: its WAL ends at frame %d, the replica is at %d", ErrDiverged, v.mark.frame, s.pos.Frame)
+			return 0, fmt.Errorf("capture: the WAL ends at frame %d, the replica is at %d: %w", v.mark.frame, s.pos.Frame, local.ErrChanged)
 		}
 		return uint32(s.pos.Frame), nil
 	case f.scanned != nil && f.scanned.salt == v.mark.salt:
@@ -182,7 +201,7 @@ func (f *found) frame(s state, v *view) (uint32, error) {
 		// it, the file had changed.
 		return 0, nil
 	}
-	return 0, fmt.Errorf("%w: the WAL changed while it was looked at", ErrDiverged)
+	return 0, fmt.Errorf("capture: the WAL: %w", local.ErrChanged)
 }
 
 // scan computes the state of the database with its log (up to the mark) and of

@@ -33,9 +33,6 @@ const (
 // again, until a pass has nothing left to do: the copies are then the state at
 // that pass.
 func (d *DB) Export(ctx context.Context, tail local.Tail, write func(segment.Block, []byte) error) (*segment.Entry, error) {
-	if err := d.awaitWAL(ctx); err != nil {
-		return nil, err
-	}
 	d.base(tail)
 	p, err := d.openPin()
 	if err != nil {
@@ -44,7 +41,7 @@ func (d *DB) Export(ctx context.Context, tail local.Tail, write func(segment.Blo
 	defer p.close()
 	for {
 		x := &export{
-			d: d, pin: p, write: write, enc: segment.NewBlockEncoder(),
+			d: d, pin: p, pageSize: d.found.filePageSize, write: write, enc: segment.NewBlockEncoder(),
 			stored: make([]byte, 0, passBytes+2*segment.MaxBlockPlain),
 		}
 		e, err := x.run(ctx, tail)
@@ -69,6 +66,8 @@ type export struct {
 	enc   *segment.BlockEncoder
 	table table
 	todo  bitmap
+	// pageSize is what Evidence found: what is uploaded says so already.
+	pageSize uint32
 
 	blocks []segment.Block
 	stored []byte
@@ -125,6 +124,10 @@ func (x *export) begin(first bool) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
+	if v.pageSize != x.pageSize {
+		v.close()
+		return nil, fmt.Errorf("capture: page size %d, it was %d: %w", v.pageSize, x.pageSize, local.ErrChanged)
+	}
 	if first {
 		x.table = table{pageSize: v.pageSize}
 		d.table.pageSize = v.pageSize
@@ -160,7 +163,7 @@ func (x *export) begin(first bool) (*view, error) {
 func (x *export) catchUp(v *view) error {
 	d := x.d
 	if x.table.pageSize != v.pageSize {
-		return fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, x.table.pageSize, v.pageSize)
+		return errLost
 	}
 	if d.dirty == nil {
 		return errLost
@@ -264,6 +267,7 @@ func (x *export) end(v *view, tail local.Tail) (*segment.Entry, error) {
 	}
 	e.LiftTimes(d.lastMono)
 	d.table, d.dirty = x.table, nil
+	d.identity = local.Identity(d.opts.Path)
 	d.lastPos, d.lastMono = v.pos, e.LastMono
 	d.setPhase(live)
 	d.Signal()

@@ -4,20 +4,14 @@ package capture
 
 import (
 	"fmt"
-	"os"
+	"io/fs"
 	"syscall"
 )
 
-// fingerprint of a file: if it is the same, nobody wrote to the file in between,
-// as far as the file system's clock can tell.
-func fingerprint(path string) string {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return ""
+// fileNumber is what else the system knows: the inode, and when it changed.
+func fileNumber(fi fs.FileInfo) string {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprintf("%d:%d", st.Ino, st.Ctim.Nano())
 	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
-		return fmt.Sprint(fi.Size(), ":", fi.ModTime().UnixNano())
-	}
-	return fmt.Sprint(st.Ino, ":", fi.Size(), ":", fi.ModTime().UnixNano(), ":", st.Ctim.Nano())
+	return ""
 }

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -29,13 +30,8 @@ func (d *DB) BeforeCheckpoint() error {
 	if d.opts.Off["checkpoint"] {
 		return nil
 	}
-	switch d.phase {
-	case idle:
-		return ErrUndecided
-	case live:
-		if d.spool.Size() > d.opts.SpoolLimit {
-			return ErrSpoolFull
-		}
+	if d.phase == idle && !d.noted && d.opts.Now().Sub(d.opened) < decideWait {
+		return ErrUndecided // the log would be the best proof
 	}
 	if _, err := d.captureLocked(true); err != nil {
 		return err
@@ -43,7 +39,7 @@ func (d *DB) BeforeCheckpoint() error {
 	if d.phase == live {
 		// The restart gate, which usually comes next, wants this durable: the disk
 		// can do it beside the checkpoint.
-		if err := d.spill(false); err != nil {
+		if err := d.spill(false); errors.Is(err, errFailpoint) {
 			return err
 		}
 		if d.queue.backlog().Spooled > 0 {
@@ -105,8 +101,8 @@ func (d *DB) beforeLoss(next [2]uint32) error {
 	if err != nil {
 		return err
 	}
-	if d.phase == idle && old != nil && !d.await(func() bool { return d.phase != idle }, decideWait) {
-		return ErrUndecided
+	if d.phase == idle && old != nil && !d.noted {
+		d.await(func() bool { return d.phase != idle }, decideWait-d.opts.Now().Sub(d.opened))
 	}
 	// A rebase reads at local speed and needs no lock that the caller holds.
 	for d.phase == rebasing || d.phase == repairing && d.pass {
@@ -120,16 +116,25 @@ func (d *DB) beforeLoss(next [2]uint32) error {
 			return err
 		}
 	}
-	if d.phase == repairing {
-		// What is lost now is in the database file, and repair compares that; what
-		// was captured before isn't acknowledged by it.
-		return d.keep()
+	switch d.phase {
+	case live:
+		return d.secure(next)
+	case idle:
+		// The store doesn't answer. The application isn't held up for that.
+		if old == nil {
+			return nil
+		}
 	}
-	return d.secure(next)
+	// What is lost now is in the database file, and a repair compares that; what
+	// was captured before isn't acknowledged by it.
+	if err := d.notePending(); err != nil || d.phase != repairing {
+		return err
+	}
+	return d.keep()
 }
 
-// decideWait is how long a gate waits until it is known how database and replica
-// relate.
+// decideWait is how long after the opening a gate waits until it is known how
+// database and replica relate.
 const decideWait = 5 * time.Second
 
 // await waits, with mu held, until ok or the time is up.
@@ -170,9 +175,7 @@ func (d *DB) oldGeneration() (*wal.Header, error) {
 // in the database file by now, which tells them apart.
 func (d *DB) finish(old *wal.Header, next [2]uint32) error {
 	if old == nil {
-		if d.table.size() > 0 && d.emptied != fingerprint(d.opts.Path) {
-			d.loseTrack("another program changed the database while the WAL was away")
-		}
+		d.checkFile()
 		return nil
 	}
 	w, err := d.beyondMark(*old, next)
@@ -257,13 +260,23 @@ func (d *DB) secure(next [2]uint32) error {
 	// The join shortens the next start; that it can be lost with the power costs
 	// a scan then.
 	if err := d.spool.Join(local.Join{End: d.lastPos, Checksum: d.table.sum, Next: next}); err != nil {
-		return err
+		return d.giveUp(err)
 	}
+	d.settled.Store(d.emitted.Load())
 	return d.keep()
 }
 
-// keep makes everything that is captured and not acknowledged durable.
+// keep makes everything that is captured and not acknowledged durable, or gives it
+// up.
 func (d *DB) keep() error {
+	err := d.tryKeep()
+	if err != nil && !errors.Is(err, errFailpoint) {
+		return d.giveUp(err)
+	}
+	return err
+}
+
+func (d *DB) tryKeep() error {
 	if err := d.compact(); err != nil {
 		return err
 	}

@@ -42,9 +42,26 @@ func (d *DB) openPin() (*pin, error) {
 }
 
 func (p *pin) begin() error {
-	if err := p.conn.Exec("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
+	// A damaged schema is found by whoever reads it, not by who copies pages.
+	if err := p.conn.Exec("BEGIN; PRAGMA schema_version"); err != nil {
 		p.end()
 		return fmt.Errorf("capture: begin to read: %w", err)
+	}
+	return nil
+}
+
+// sound checks the database as it is seen now.
+func (p *pin) sound() error {
+	stmt, _, err := p.conn.Prepare("PRAGMA quick_check(1)")
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	defer stmt.Close()
+	if stmt.Step() && stmt.ColumnText(0) != "ok" {
+		return fmt.Errorf("%w (quick_check: %s)", ErrDamaged, stmt.ColumnText(0))
+	}
+	if err := stmt.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return nil
 }

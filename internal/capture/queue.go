@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/outwash/outwash/internal/local"
@@ -42,10 +43,7 @@ func (q *queue) push(it *queued) {
 		q.mem += it.size
 	}
 	q.mu.Unlock()
-	select {
-	case q.ready <- struct{}{}:
-	default:
-	}
+	q.wake()
 }
 
 func (q *queue) take(limit int64) []*segment.Entry {
@@ -156,6 +154,31 @@ func (q *queue) giveBack() {
 	}
 }
 
+// drop forgets the entries that nobody has taken.
+func (q *queue) drop() {
+	q.mu.Lock()
+	for _, it := range q.items[q.taken:] {
+		q.sum.Entries--
+		q.sum.Bytes -= it.size
+		q.sum.TXIDs -= it.entry.Count
+		if !it.inFile {
+			q.mem -= it.size
+		}
+	}
+	clear(q.items[q.taken:])
+	q.items = q.items[:q.taken]
+	q.spooled = min(q.spooled, q.taken)
+	q.mu.Unlock()
+	q.wake()
+}
+
+func (q *queue) wake() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
 // reset forgets everything.
 func (q *queue) reset() {
 	q.mu.Lock()
@@ -169,7 +192,7 @@ func (d *DB) spill(move bool) error {
 	items, recs := d.queue.unspooled()
 	if len(items) > 0 {
 		if d.spool.Size() > d.opts.SpoolLimit {
-			return ErrSpoolFull
+			return fmt.Errorf("%w: it has %d bytes", errSpoolFull, d.spool.Size())
 		}
 		if err := d.failpoint("spool-append"); err != nil {
 			return err
@@ -200,12 +223,3 @@ func (d *DB) compact() error {
 	}
 	return d.spool.Rewrite(recs)
 }
-
-// Settled, SyncFile and Lost: see replicate.Source.
-func (d *DB) Settled() uint64 { return 0 }
-
-// SyncFile makes durable what is written to the database file.
-func (d *DB) SyncFile() error { return nil }
-
-// Lost reports that waiting entries were given up.
-func (d *DB) Lost() bool { return false }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
@@ -21,16 +20,49 @@ func (d *DB) Begin(ctx context.Context, start local.Start, tail local.Tail) erro
 		defer d.mu.Unlock()
 		d.setPhase(live)
 		return nil
+	case local.StartRepair:
+		return d.compare(ctx, segment.Repair, tail)
 	case local.StartAdopt:
-		d.mu.Lock()
-		d.setPhase(tracking) // nothing of this database is in the replica: gates stay open
-		d.mu.Unlock()
-		if err := d.awaitWAL(ctx); err != nil {
-			return err
-		}
-		return d.rebase(ctx, adopt{state{checksum: tail.Checksum, commit: tail.Commit}})
+		return d.compare(ctx, segment.Adopt, tail)
 	}
 	return d.resume(ctx)
+}
+
+// compare begins with the pages that differ from the replica's tail, or from where
+// the spool leads.
+func (d *DB) compare(ctx context.Context, kind segment.EntryKind, tail local.Tail) error {
+	if err := d.startCompare(tail); err != nil {
+		return err
+	}
+	return d.rebase(ctx, differing{as: kind, sound: tail.Commit > 0})
+}
+
+func (d *DB) startCompare(tail local.Tail) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, err := pagesAfter(tail, d.found.entries)
+	if err != nil {
+		return err
+	}
+	if tail.Commit > 0 {
+		if err := d.notePending(); err != nil {
+			return err
+		}
+	}
+	d.pushSpooled()
+	d.table = t
+	d.setPhase(tracking) // gates stay open: what they destroy is compared
+	return nil
+}
+
+// pushSpooled queues what the spool has beyond the replica's tail.
+func (d *DB) pushSpooled() {
+	for _, r := range d.found.entries {
+		d.queue.push(&queued{entry: r.Entry, before: r.Before, size: r.Entry.BodySize(), inFile: true})
+		d.emitted.Add(r.Entry.Count)
+		d.lastMono = max(d.lastMono, r.Entry.LastMono)
+	}
+	d.lastPos = d.found.state.pos
 }
 
 // base forgets what was captured and says what the next entry follows.
@@ -39,7 +71,9 @@ func (d *DB) base(tail local.Tail) {
 	defer d.mu.Unlock()
 	d.table, d.mark, d.last = table{}, mark{}, map[uint32]uint32{}
 	d.lastPos, d.lastMono = tail.WAL, tail.LastTime
-	d.emptied = ""
+	d.emptied, d.identity = "", ""
+	d.emitted.Store(0)
+	d.settled.Store(0)
 	d.queue.reset()
 	d.setPhase(idle)
 }
@@ -49,49 +83,17 @@ func (d *DB) setPhase(p phase) {
 	d.cond.Broadcast()
 }
 
-// AwaitsWAL reports whether nothing can begin before the application puts the
-// database into WAL mode.
-func (d *DB) AwaitsWAL() bool { return d.awaitsWAL.Load() }
-
-// awaitWAL waits until the application has put the database into WAL mode.
-func (d *DB) awaitWAL(ctx context.Context) error {
-	defer d.awaitsWAL.Store(false)
-	for told := false; ; told = true {
-		f, err := os.Open(d.opts.Path)
-		if err != nil {
-			return fmt.Errorf("capture: %w", err)
-		}
-		h, err := readDatabaseHeader(f, d.opts.Path)
-		f.Close()
-		if err != nil || h.WAL {
-			return err
-		}
-		d.awaitsWAL.Store(true)
-		if !told {
-			d.log.Info("waiting for WAL mode (PRAGMA journal_mode=wal)", "database", d.opts.Path)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
 // resume continues a line: what the spool has, then what was committed beyond.
 func (d *DB) resume(ctx context.Context) error {
 	d.mu.Lock()
 	f := &d.found
-	for _, r := range f.entries {
-		d.queue.push(&queued{entry: r.Entry, before: r.Before, size: r.Entry.BodySize(), inFile: true})
-		d.lastMono = max(d.lastMono, r.Entry.LastMono)
-	}
+	d.pushSpooled()
 	s := f.state
-	d.lastPos = s.pos
 	if c := f.clean; c != nil && c.fingerprint == fingerprint(d.opts.Path) {
 		d.table = c.table
 		d.mark = mark{salt: s.pos.Salt, frame: uint32(s.pos.Frame), checksum: s.pos.Checksum}
 		d.emptied = c.fingerprint
+		d.identify()
 		d.setPhase(live)
 		d.mu.Unlock()
 		d.Signal()
@@ -115,6 +117,8 @@ type rule interface {
 	want(no, old, hash uint64) bool
 	// check is called with the new table, before it counts.
 	check(now *table) error
+	// mustBeSound reports whether a damaged database is refused.
+	mustBeSound() bool
 }
 
 // rebase reads the whole database in one pinned pass, makes its table, emits the
@@ -130,9 +134,14 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 		return err
 	}
 	defer p.end()
+	if r.mustBeSound() {
+		if err := p.sound(); err != nil {
+			return fmt.Errorf("capture: %s: %w", d.opts.Path, err)
+		}
+	}
 
 	d.mu.Lock()
-	phaseBefore := d.phase
+	phaseBefore, tableBefore := d.phase, d.table
 	if phaseBefore != repairing {
 		d.setPhase(rebasing)
 	}
@@ -156,12 +165,14 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 		err = r.check(&now)
 	}
 	if err != nil {
+		d.table = tableBefore
 		d.setPhase(phaseBefore)
 		return err
 	}
+	d.identity = local.Identity(d.opts.Path)
 	d.table, d.mark, d.last = now, v.mark, v.frames
 	d.emptied = v.emptied(d.opts.Path)
-	if len(b.e.Blocks) > 0 || b.txids > 0 || b.e.PreCommit != b.e.Commit {
+	if len(b.e.Blocks) > 0 || b.txids > 0 || b.e.PreCommit != b.e.Commit || b.e.Whole {
 		d.enqueue(b)
 	}
 	d.setPhase(live)
@@ -174,18 +185,18 @@ func (d *DB) startRebase(r rule) (*view, *builder, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if d.table.pageSize != 0 && d.table.pageSize != v.pageSize {
-		v.close()
-		return nil, nil, d.fail(fmt.Errorf("%w: from %d to %d bytes", ErrPageSize, d.table.pageSize, v.pageSize))
-	}
-	d.table.pageSize = v.pageSize
 	before, txids, err := r.prepare(d, v)
 	if err != nil {
 		v.close()
 		return nil, nil, err
 	}
+	whole := d.table.size() > 0 && d.table.pageSize != v.pageSize
+	if whole { // no page is what it was
+		d.table = table{}
+	}
+	d.table.pageSize = v.pageSize
 	b := d.newBuilder(&segment.Entry{
-		Kind: r.kind(), Count: max(1, txids), Commit: v.size, MinCommit: v.minSize, WAL: v.pos,
+		Kind: r.kind(), Whole: whole, Count: max(1, txids), Commit: v.size, MinCommit: v.minSize, WAL: v.pos,
 	})
 	b.e.Pre, b.e.PreCommit = before.checksum, before.commit
 	b.txids = txids
@@ -220,27 +231,28 @@ func (b *builder) readAll(ctx context.Context, r rule, v *view) (table, error) {
 	return now, b.finish(func(*segment.Entry) uint64 { return now.sum }, b.d.pending.Swap(0))
 }
 
-// adopt takes over a database with content: every page is emitted.
-type adopt struct{ before state }
-
-func (adopt) kind() segment.EntryKind                     { return segment.Adopt }
-func (r adopt) prepare(*DB, *view) (state, uint64, error) { return r.before, 1, nil }
-func (adopt) want(_, _, _ uint64) bool                    { return true }
-func (adopt) check(*table) error                          { return nil }
-
 // repair compares the database with the last emitted state and emits the pages
 // that differ.
 func (d *DB) repair(ctx context.Context) error {
-	err := d.rebase(ctx, differing{})
+	if d.Replaced() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.fail(fmt.Errorf("capture: %s: %w", d.opts.Path, ErrReplaced))
+	}
+	err := d.rebase(ctx, differing{as: segment.Repair})
 	if err == nil {
 		d.log.Info("repaired: the changes that were not captured are one entry", "database", d.opts.Path)
 	}
 	return err
 }
 
-type differing struct{}
+type differing struct {
+	as    segment.EntryKind
+	sound bool
+}
 
-func (differing) kind() segment.EntryKind { return segment.Repair }
+func (r differing) kind() segment.EntryKind { return r.as }
+func (r differing) mustBeSound() bool       { return r.sound }
 
 func (differing) prepare(d *DB, _ *view) (state, uint64, error) {
 	return state{checksum: d.table.sum, commit: d.table.size()}, 0, nil
@@ -257,9 +269,13 @@ type since struct {
 }
 
 func (*since) kind() segment.EntryKind     { return segment.Merge }
+func (*since) mustBeSound() bool           { return false }
 func (s *since) want(no, _, _ uint64) bool { return s.dirty.has(no) }
 
 func (s *since) prepare(_ *DB, v *view) (state, uint64, error) {
+	if s.from.commit > 0 && s.found.pageSize != v.pageSize {
+		return s.from, 0, fmt.Errorf("capture: page size %d, the replica's is %d: %w", v.pageSize, s.found.pageSize, local.ErrChanged)
+	}
 	from, err := s.found.frame(s.from, v)
 	if err != nil {
 		return s.from, 0, err
@@ -288,6 +304,6 @@ func (s *since) check(now *table) error {
 	if s.dirty.n > 0 || now.sum == s.from.checksum && now.size() == s.from.commit {
 		return nil
 	}
-	return fmt.Errorf("%w: checksum %016x over %d pages, the replica's is %016x over %d",
-		ErrDiverged, now.sum, now.size(), s.from.checksum, s.from.commit)
+	return fmt.Errorf("capture: checksum %016x over %d pages, the replica's is %016x over %d: %w",
+		now.sum, now.size(), s.from.checksum, s.from.commit, local.ErrChanged)
 }

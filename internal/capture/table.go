@@ -1,6 +1,11 @@
 package capture
 
-import "github.com/outwash/outwash/internal/segment"
+import (
+	"math/bits"
+	"slices"
+
+	"github.com/outwash/outwash/internal/segment"
+)
 
 // table has the hash of every page of the last emitted state: 8 bytes a page. It
 // makes the checksum of each position incremental, repair a comparison, and
@@ -43,6 +48,30 @@ func (t *table) resize(n uint64) {
 	}
 }
 
+// apply makes the table that of the state after e.
+func (t *table) apply(e *segment.Entry) {
+	if e.Whole {
+		*t = table{}
+	}
+	t.pageSize = e.PageSize
+	t.resize(e.MinCommit)
+	t.resize(e.Commit)
+	for i := range e.Blocks {
+		for _, p := range e.Blocks[i].Pages {
+			t.set(p.No, p.Hash)
+		}
+	}
+}
+
+// tableOf makes a table of page hashes.
+func tableOf(pageSize uint32, hashes []uint64) table {
+	t := table{pageSize: pageSize, hashes: slices.Clone(hashes)}
+	for _, h := range hashes {
+		t.sum ^= h
+	}
+	return t
+}
+
 var zeroPage [65536]byte
 
 // bitmap is a growing set of page numbers.
@@ -58,6 +87,15 @@ func (b *bitmap) add(no uint64) {
 	if m := uint64(1) << (no % 64); b.words[no/64]&m == 0 {
 		b.words[no/64] |= m
 		b.n++
+	}
+}
+
+// merge adds what o has.
+func (b *bitmap) merge(o *bitmap) {
+	for i, w := range o.words {
+		for ; w != 0; w &= w - 1 {
+			b.add(uint64(i)*64 + uint64(bits.TrailingZeros64(w)))
+		}
 	}
 }
 

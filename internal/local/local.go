@@ -5,6 +5,7 @@
 //	lineage   which replica the database belongs to, and how far it had come (JSON)
 //	spool     captured entries that the store has not acknowledged yet
 //	clean     page hashes and fingerprint after a clean close
+//	pending   whether the database has changes that only a comparison can find
 //
 // All of it can be deleted without losing data that is in the replica or in the
 // database; what is lost is the proof that the two belong together.
