@@ -44,7 +44,7 @@ func (d *Dir) SetPending(pending bool) error {
 	if pending {
 		text = pendingYes
 	}
-	f, err := os.OpenFile(d.file("pending"), os.O_WRONLY, 0o600)
+	f, err := d.fs.OpenFile(d.file("pending"), os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
