@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/segment"
@@ -136,24 +135,6 @@ func (e *Engine) confirm(ctx context.Context, txid uint64) error {
 func (e *Engine) absent(ctx context.Context, key string, b *backoff) error {
 	e.trying(StateUnreachable, fmt.Errorf("replicate: the store says that %s exists already, and that it does not exist: %w", key, errListed))
 	return sleep(ctx, e.clock, b.next(), nil)
-}
-
-// saveSession makes it durable that the session is this database's: what it
-// writes from now on can be recognised after a crash.
-func (e *Engine) saveSession(ctx context.Context) error {
-	if e.lineage.Known(e.session) {
-		return nil
-	}
-	l := e.lineage
-	l.Sessions = append(slices.Clone(l.Sessions), e.session)
-	err := e.persist(ctx, "record the session", StateReplicating, func(context.Context) error {
-		return e.opts.Local.SaveLineage(l, true)
-	})
-	if err == nil {
-		e.lineage = l
-		err = e.failpoint("session")
-	}
-	return err
 }
 
 // landed deals with a segment of this database's own sessions that took the key

@@ -211,8 +211,8 @@ func TestLateRequestOfEarlierSession(t *testing.T) {
 				}
 			}
 			l, _ := p.dir.Lineage() // it never was acknowledged
-			l.TXID = o.Header.MinTXID - 1
-			if err := p.dir.SaveLineage(l, true); err != nil {
+			l.Noted.TXID = o.Header.MinTXID - 1
+			if err := p.dir.NotePosition(l.Noted); err != nil {
 				t.Fatal(err)
 			}
 			fs.SetHooks(faultstore.Hooks{})

@@ -1,8 +1,6 @@
 package replicate
 
 import (
-	"fmt"
-
 	"github.com/outwash/outwash/internal/local"
 )
 
@@ -15,14 +13,17 @@ type action int
 
 const (
 	actRefuse   action = iota // with the error
+	actAsk                    // refuse with the error, unless the database is to be adopted: see adoption
 	actWait                   // undecided: the store must answer first
 	actBacklog                // usable, undecided: commits wait
+	actSearch                 // undecided: where on the line is the database's state?
 	actEmpty                  // both are empty: begin
 	actContinue               // the database continues the line
-	actAdopt                  // the database becomes the line's first entry
-	actExport                 // the database becomes the line's first snapshot
+	actRepair                 // the database had reached the line's end: ship what differs
+	actAdopt                  // the database becomes the line's next entry
+	actExport                 // the database becomes the line's next snapshot
 	actDrain                  // the file is gone, what was captured of it is not: upload that first
-	actRestore                // the file is missing: make it from the replica
+	actRestore                // the file is missing, or at an earlier position: make it from the replica
 )
 
 // situation is all that a decision rests on.
@@ -32,84 +33,116 @@ type situation struct {
 	unreachable error  // why the replica isn't known; nil: it is
 	end         lineEnd
 	lineage     local.Lineage
+	boot        string // the machine's present run
 	evidence    Evidence
-	canRestore  bool
-	small       int64 // smallDatabase
+	searched    bool   // earlier is known
+	earlier     uint64 // TXID before the end's that has the database's state; 0: none
+	canRestore  bool   // there is somebody to make the file
+	inUse       bool   // the application was let in already: the file must stay
+	small       int64  // smallDatabase
+}
+
+// empty reports whether there is nothing to lose: claims alone are an empty line.
+func (s *situation) empty() bool { return s.end.header == nil || s.end.Commit == 0 }
+
+// ours reports whether the lineage is about this replica.
+func (s *situation) ours() bool {
+	return !s.lineage.Database.IsZero() && s.lineage.Database == s.end.Database
+}
+
+// repairable reports whether it is proven that the database had reached the
+// line's end, so that it may extend it whatever happened to it since.
+func (s *situation) repairable() bool {
+	return s.ours() && s.lineage.Reached(s.end.Tail, s.evidence.Identity, s.boot)
 }
 
 // decide applies the rows of evidence in order; the first that fits counts.
 func decide(s situation) (action, error) {
-	tail, ev := s.end.Tail, s.evidence
-	empty := s.end.header == nil || tail.Commit == 0 // claims alone are an empty line
-	ours := s.lineage.Database == tail.Database && !s.lineage.Database.IsZero()
-
+	ev, missing := s.evidence, s.evidence.File == local.FileMissing
 	switch {
-	case s.unreachable != nil && s.lineage.Database.IsZero():
-		return actWait, nil
 	case s.unreachable != nil:
-		return actBacklog, nil
-
-	case ours && s.lineage.TXID > tail.TXID:
-		return s.refuse(ErrDiverged, "the replica ends at TXID %d, but TXID %d was acknowledged before: objects of its log are missing. "+
-			"Restore them (object versions, a copy of the bucket)", tail.TXID, s.lineage.TXID)
-
-	case s.end.needsBase && ev.File == local.FileMissing:
-		return s.refuse(ErrMissing, "and the replica has no snapshot yet: session %s (%s) began to take over a database and did not finish. "+
-			"Put the database back, or replicate to another path", tail.Session, ownerText(s.end.owner))
-	case s.end.needsBase && (ev.Continues || s.lineage.Known(tail.Session)):
-		return actExport, nil
+		return s.unknown(), nil
+	case s.ours() && s.lineage.Acknowledged().TXID > s.end.TXID:
+		return s.fellBehind()
 	case s.end.needsBase:
-		return s.refuse(ErrDiverged, "session %s (%s) began to take over another database and did not write its snapshot. "+
-			"Open that database again, or replicate this one to another path", tail.Session, ownerText(s.end.owner))
-
-	case ev.File == local.FileMissing && ev.Spooled > 0 && ev.Continues:
-		return actDrain, nil
-	case ev.File == local.FileMissing && empty:
-		return actEmpty, nil
-	case ev.File == local.FileMissing && s.canRestore:
-		return actRestore, nil
-	case ev.File == local.FileMissing:
-		return s.refuse(ErrMissing, "but the replica has it, up to TXID %d, last written by %s. Restore it with: outwash restore -o %s %s "+
-			"(or open it with replica_restore=auto); to begin a new database, replicate it to another path",
-			tail.TXID, s.end.writer(), s.database, s.replica)
-
+		return s.unfinished()
+	case missing:
+		return s.missing()
 	case ev.Continues:
 		return actContinue, nil
-	case empty && ev.Size <= s.small:
-		return actAdopt, nil
-	case empty:
+	case s.empty():
+		return s.adoption(), nil
+	case s.repairable():
+		return actRepair, nil
+	case ev.Scanned && !s.searched:
+		return actSearch, nil
+	case s.earlier != 0:
+		return s.behind()
+	}
+	return s.differs()
+}
+
+// unknown: the replica can't be asked.
+func (s *situation) unknown() action {
+	known := !s.lineage.Database.IsZero() && !s.lineage.OtherFile(s.evidence.Identity)
+	// A file made now would stand in the way of the one in the replica.
+	if s.inUse || known && s.evidence.File != local.FileMissing {
+		return actBacklog
+	}
+	return actWait
+}
+
+// adoption is how a database takes the place of the line's end: as an entry that
+// follows it; where its pages are not known, or would be the first and many, by a
+// snapshot that the entry needs.
+func (s *situation) adoption() action {
+	if s.end.needsBase || s.empty() && s.evidence.Size > s.small {
+		return actExport
+	}
+	return actAdopt
+}
+
+// unfinished: the snapshot is missing that the line's last adopt entry needs.
+func (s *situation) unfinished() (action, error) {
+	ev := s.evidence
+	switch {
+	case ev.File == local.FileMissing:
+		return s.refuse(ErrMissing, "and the replica has no snapshot yet: %s, began to take over a database and did not finish. "+
+			"Put the database back, or replicate to another path", s.end.writer())
+	case ev.Continues, s.lineage.Known(s.end.Session) && !s.lineage.OtherFile(ev.Identity):
 		return actExport, nil
-
-	case ours && s.lineage.Known(tail.Session) && s.lineage.TXID == tail.TXID:
-		return s.refuse(ErrRepair, "the replica ends at TXID %d, checksum %016x; the database (%s) contains that and changed since. "+
-			"To keep its present state, replicate it to another path. To go back to the replica's: outwash restore -force -o %s %s",
-			tail.TXID, tail.Checksum, found(ev), s.database, s.replica)
-	case ours:
-		return s.refuse(ErrDiverged, "the replica ends at TXID %d, checksum %016x, written by session %s (%s); the database is at %s and was last known at TXID %d. "+
-			"To take the replica's state: outwash restore -force -o %s %s. To keep the database's, replicate it to another path",
-			tail.TXID, tail.Checksum, tail.Session, ownerText(s.end.owner), found(ev), s.lineage.TXID, s.database, s.replica)
-	default:
-		return s.refuse(ErrDiverged, "the replica (database %s) ends at TXID %d, checksum %016x, last written by %s; the database (%s) is another one, or a copy of an older state. "+
-			"Replicate it to another path, or take the replica's state: outwash restore -force -o %s %s",
-			tail.Database, tail.TXID, tail.Checksum, s.end.writer(), found(ev), s.database, s.replica)
 	}
+	return s.ask(ErrDiverged, "%s, began to take over another database and did not write its snapshot. "+
+		"Open that database again, or replicate this one to another path, or let it take the other's place: %s",
+		s.end.writer(), s.adoptCommand())
 }
 
-// refuse says what is wrong between which two.
-func (s *situation) refuse(kind error, format string, a ...any) (action, error) {
-	return actRefuse, fmt.Errorf("replicate: %s and %s: %w: %s", s.database, s.replica, kind, fmt.Sprintf(format, a...))
+// missing: there is no database file.
+func (s *situation) missing() (action, error) {
+	ev := s.evidence
+	switch {
+	case ev.Spooled > 0 && ev.Continues:
+		return actDrain, nil
+	case s.empty():
+		return actEmpty, nil
+	case s.canRestore && !s.inUse:
+		return actRestore, nil
+	}
+	return s.refuse(ErrMissing, "but the replica has it, up to TXID %d, last written by %s. Restore it with: outwash restore -o %s %s "+
+		"(or open it with replica_restore=auto); to begin a new database, replicate it to another path",
+		s.end.TXID, s.end.writer(), s.database, s.replica)
 }
 
-func found(ev Evidence) string {
-	if ev.Found != "" {
-		return ev.Found
+// behind: the database is a state that the line had before. It is brought forward
+// without a question only where it is this machine's own: whoever restored an
+// earlier state on purpose must find it as it was.
+func (s *situation) behind() (action, error) {
+	if s.canRestore && !s.inUse && s.ours() && s.lineage.KnowsFile(s.evidence.Identity) {
+		return actRestore, nil
 	}
-	return fmt.Sprintf("%d bytes", ev.Size)
-}
-
-func ownerText(o *Owner) string {
-	if o == nil {
-		return "owner unknown"
-	}
-	return o.String()
+	return s.ask(ErrDiverged, "the database is at TXID %d, the replica ends at TXID %d, checksum %016x, last written by %s. "+
+		"To go on from the replica's state: %s "+
+		"(replica_restore=auto does that when it opens a file that was replicated from here, not one that was put here). "+
+		"To look at the old state, open it without replication, or replicate it to another path. To go on from it: %s",
+		s.earlier, s.end.TXID, s.end.Checksum, s.end.writer(), s.restoreCommand(), s.adoptCommand())
 }

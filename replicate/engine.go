@@ -49,11 +49,22 @@ type EngineOptions struct {
 	// must not call Sync or Close.
 	OnState func(Status)
 	// Restore is called when the machine has no database and the replica has
-	// one: it makes the file, at tail or later. nil: that is ErrMissing.
+	// one, and when the database is an earlier state of the replica's and this
+	// machine's own: it makes the file, or replaces it, at tail or later. Nobody
+	// uses the database then: Decided isn't closed yet. nil: that is an error.
 	Restore func(ctx context.Context, tail Tail) error
+	// Adopt is asked when the database may not continue the replica, but can take
+	// its place at the line's end, tail: nil lets it, as one entry that changes the
+	// replica's state into the database's (what was before stays restorable). Else
+	// its error ends the engine: refusal, which says what was found, or another
+	// one. It is not asked twice about the same state. nil: refused.
+	Adopt func(ctx context.Context, refusal error, tail Tail) error
 
 	// Sizes that tests make smaller; 0: inlineSize, smallDatabase.
 	inline, small int64
+	// For tests; nil, "": those of package local.
+	identity func(path string) string
+	boot     string
 }
 
 // An Engine replicates one database to one store, in one goroutine. Its methods
@@ -79,8 +90,12 @@ type Engine struct {
 	// Of the engine's goroutine alone.
 	end      lineEnd
 	lineage  local.Lineage
+	proof    proof
 	claimed  bool             // this session's claim is in the line
-	restored bool             // this engine made the database from the replica
+	restored int              // how often this engine made the database from the replica
+	adopted  *Tail            // the state that Adopt let the database replace
+	early    bool             // the application may be let in before the source begins
+	changes  backoff          // of decisions that had to be taken anew
 	pending  []*segment.Entry // taken from the source, not acknowledged
 	// exportPageSize is the database's, as the evidence said.
 	exportPageSize uint32
@@ -128,6 +143,12 @@ func Open(ctx context.Context, opts EngineOptions) *Engine {
 	}
 	e.guard = &guard{Store: opts.Store, missing: e.weak}
 	e.opts.Store = e.guard
+	if e.opts.identity == nil {
+		e.opts.identity = local.Identity
+	}
+	if e.proof.boot = e.opts.boot; e.proof.boot == "" {
+		e.proof.boot = local.BootID()
+	}
 	e.owner = thisProcess(e.clock.Now())
 	e.log = e.log.With("database", opts.Database)
 	e.status = Status{Database: opts.Database, Replica: opts.Store.String(), Session: e.session.String(), Owner: e.owner, State: StateOpening}
@@ -151,17 +172,27 @@ func (e *Engine) run(ctx context.Context) (err error) {
 			continue
 		}
 		if err == nil {
-			err = e.replicate(ctx, false)
+			if err = e.replicate(ctx, false); err == nil {
+				err = e.settle(true)
+			}
 		}
-		if !errors.Is(err, ErrStale) {
+		switch {
+		case errors.Is(err, errLost):
+			e.log.Warn("too much waited for the replica; the database is compared with it anew")
+		case errors.Is(err, ErrStale):
+			// An upload of an earlier session came to light after the line was read,
+			// and what waits doesn't follow it.
+			e.log.Info("an earlier session's upload arrived late; comparing anew")
+		default:
 			return err
 		}
-		// An upload of an earlier session came to light after the line was read,
-		// and what waits doesn't follow it.
-		e.log.Info("an earlier session's upload arrived late; comparing anew")
 		e.pending = nil
 	}
 }
+
+// errLost says that the source gave up what waited, and that everything that was
+// taken of it before is acknowledged.
+var errLost = errors.New("the source gave up what waited")
 
 // finish notes why the engine stopped.
 func (e *Engine) finish(ctx context.Context, err error) {
@@ -197,10 +228,18 @@ func (e *Engine) finish(ctx context.Context, err error) {
 }
 
 func (e *Engine) decide() {
+	if !e.isDecided() {
+		close(e.decided)
+	}
+}
+
+// isDecided reports whether the database may be in use.
+func (e *Engine) isDecided() bool {
 	select {
 	case <-e.decided:
+		return true
 	default:
-		close(e.decided)
+		return false
 	}
 }
 
@@ -242,10 +281,13 @@ func (e *Engine) Sync(ctx context.Context) (txid uint64, err error) {
 		return 0, fmt.Errorf("replicate: sync %s: %w", e.opts.Database, context.Cause(ctx))
 	}
 	e.ack.Lock()
-	b := e.opts.Source.Backlog()
-	if b.Entries == 0 {
+	b, lost := e.opts.Source.Backlog(), e.opts.Source.Lost()
+	if b.Entries == 0 && !lost {
 		e.ack.Unlock()
 		return e.acknowledged(), nil
+	}
+	if lost { // until a repair says how much there is: see retarget
+		b.TXIDs = max(b.TXIDs, 1)
 	}
 	w := waiter{e.acked + b.TXIDs, make(chan struct{})}
 	e.waiters = append(e.waiters, w)
@@ -317,15 +359,18 @@ func (e *Engine) Close(ctx context.Context) error {
 	<-e.done
 	e.group.Wait() // the error is Err's
 	b := e.opts.Source.Backlog()
-	if b.Entries == 0 {
+	if b.Entries == 0 && !e.opts.Source.Lost() {
 		return nil
 	}
 	reason := e.Err()
 	if reason == nil {
 		reason = fmt.Errorf("%w%s", errClosing, e.trouble())
 	}
-	return fmt.Errorf("replicate: %s: %d entries (%d bytes) are not uploaded, they stay on this machine and go with the next open: %w",
-		e.opts.Database, b.Entries, b.Bytes, reason)
+	what := fmt.Sprintf("%d entries (%d bytes) are not uploaded, they stay on this machine and go with the next open", b.Entries, b.Bytes)
+	if b.Entries == 0 {
+		what = "the newest commits are not uploaded; the next open compares the database with the replica and uploads what differs"
+	}
+	return fmt.Errorf("replicate: %s: %s: %w", e.opts.Database, what, reason)
 }
 
 func (e *Engine) isClosing() bool {

@@ -199,6 +199,7 @@ func (e *Engine) adopt(ctx context.Context, adopt *segment.Entry) error {
 		return fmt.Errorf("replicate: %s, just written: %w", f.key, err)
 	}
 	e.end.advance(o)
+	e.proof.reached = true
 	e.noteEnd(1, o.Size)
 	return e.noteLineage()
 }

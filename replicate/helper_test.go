@@ -48,10 +48,11 @@ type machine struct {
 	store Store
 	db    string
 	clock Clock
+	boot  string
 }
 
 func newMachine(t *testing.T, store Store, seed uint64) *machine {
-	return &machine{t: t, m: newModel(seed), store: store, db: filepath.Join(t.TempDir(), "db"), clock: newAutoClock()}
+	return &machine{t: t, m: newModel(seed), store: store, db: filepath.Join(t.TempDir(), "db"), clock: newAutoClock(), boot: "first"}
 }
 
 // process is one opening of a machine's database.
@@ -68,7 +69,15 @@ func (mc *machine) open(change ...func(*EngineOptions)) *process {
 		mc.t.Fatal(err)
 	}
 	src := mc.m.source()
-	opts := EngineOptions{Store: mc.store, Source: src, Local: dir, Database: mc.db, MaxLag: AsFast, Clock: mc.clock, inline: 64 << 10, small: 100 << 10}
+	opts := EngineOptions{Store: mc.store, Source: src, Local: dir, Database: mc.db, MaxLag: AsFast, Clock: mc.clock, inline: 64 << 10, small: 100 << 10,
+		boot: mc.boot, identity: func(string) string {
+			mc.m.mu.Lock()
+			defer mc.m.mu.Unlock()
+			if mc.m.missing || mc.m.cur.commit() == 0 {
+				return ""
+			}
+			return mc.m.file
+		}}
 	for _, f := range change {
 		f(&opts)
 	}

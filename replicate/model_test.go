@@ -1,14 +1,11 @@
 package replicate
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
 
-	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
 )
 
@@ -42,12 +39,17 @@ type model struct {
 	missing bool              // the file is gone
 	spooled bool              // … but the entries are in the spool
 	notOurs bool              // nothing connects it with any replica
+	file    string            // identity of the file
+	synced  *state            // what a loss of power leaves of the file
+	settles bool              // commits are in the file at once
+	settled uint64            // or else: so many TXIDs of a source are
+	syncs   int
 	now     int64
 	hook    func() // called when an entry is committed
 }
 
 func newModel(seed uint64) *model {
-	m := &model{rng: rand.New(rand.NewPCG(seed, 1)), enc: segment.NewBlockEncoder(), cur: &state{pageSize: 512}, now: 1_700_000_000_000_000}
+	m := &model{rng: rand.New(rand.NewPCG(seed, 1)), enc: segment.NewBlockEncoder(), cur: &state{pageSize: 512}, file: "file", now: 1_700_000_000_000_000}
 	m.states = map[uint64]*state{0: m.cur}
 	return m
 }
@@ -186,212 +188,6 @@ func (m *model) whole(pageSize uint32) {
 	m.entries = append(m.entries, e)
 }
 
-// source is a process's capture of the model.
-type source struct {
-	m     *model
-	ready chan struct{}
-
-	mu       sync.Mutex
-	begun    bool
-	from     int // entries up to here are before the line's end that Begin got
-	taken    int // … are taken
-	acked    int // … are acknowledged
-	first    *segment.Entry
-	firstOut bool
-	exports  int
-	// stop > 0: Take hands out no entries beyond so many.
-	stop int
-}
-
-func (m *model) source() *source {
-	s := &source{m: m, ready: make(chan struct{}, 1)}
-	m.mu.Lock()
-	m.hook = s.signal
-	m.mu.Unlock()
-	return s
-}
-
-func (s *source) signal() {
-	select {
-	case s.ready <- struct{}{}:
-	default:
-	}
-}
-
-func (s *source) Ready() <-chan struct{} { return s.ready }
-
-// find returns how many entries lead to the tail's state.
-func (m *model) find(tail Tail) (int, bool) {
-	if m.notOurs {
-		return 0, false
-	}
-	for i := len(m.entries); i > 0; i-- {
-		if e := m.entries[i-1]; e.Post == tail.Checksum && e.Commit == tail.Commit {
-			return i, true
-		}
-	}
-	pre, commit := m.cur.sum, m.cur.commit()
-	if len(m.entries) > 0 {
-		pre, commit = m.entries[0].Pre, m.entries[0].PreCommit
-	}
-	if tail.Checksum == pre && tail.Commit == commit {
-		return 0, true
-	}
-	return 0, false
-}
-
-func (s *source) Evidence(_ context.Context, tail Tail) (Evidence, error) {
-	s.m.mu.Lock()
-	defer s.m.mu.Unlock()
-	n, ok := s.m.find(tail)
-	ev := Evidence{File: local.FilePresent, Size: int64(s.m.cur.commit()) * int64(s.m.cur.pageSize), PageSize: s.m.cur.pageSize, Continues: ok, Proof: "test"}
-	if s.m.missing || s.m.cur.commit() == 0 {
-		ev.File, ev.Size = local.FileMissing, 0
-		ev.Continues = ok && s.m.spooled
-		if ev.Continues {
-			ev.Spooled = len(s.m.entries) - n
-		}
-	}
-	return ev, nil
-}
-
-func (s *source) Begin(_ context.Context, start Start, tail Tail) error {
-	s.m.mu.Lock()
-	defer s.m.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch start {
-	case StartAdopt:
-		changed := map[uint64]bool{}
-		for i := range s.m.cur.pages {
-			changed[uint64(i)+1] = true
-		}
-		cur := s.m.cur
-		e := s.m.entry(&state{pageSize: cur.pageSize}, cur.pages, changed, cur.commit(), 1)
-		e.Kind, e.Pre, e.PreCommit = segment.Adopt, tail.Checksum, tail.Commit
-		s.first = e
-		s.from = len(s.m.entries)
-	default:
-		n, ok := s.m.find(tail)
-		if !ok {
-			return errors.New("model: nothing to continue")
-		}
-		s.from = n
-	}
-	s.taken, s.acked, s.begun = s.from, s.from, true
-	s.signal()
-	return nil
-}
-
-func (s *source) Export(_ context.Context, tail Tail, write func(segment.Block, []byte) error) (*segment.Entry, error) {
-	s.m.mu.Lock()
-	st := s.m.cur
-	n := len(s.m.entries)
-	s.m.mu.Unlock()
-	s.mu.Lock()
-	s.exports++
-	s.mu.Unlock()
-	enc := segment.NewBlockEncoder()
-	put := func(lo, hi int, stale bool) error {
-		var plain []byte
-		var b segment.Block
-		for i := lo; i < hi; i++ {
-			p := st.pages[i]
-			if stale {
-				p = append([]byte("stale"), p[5:]...)
-			}
-			plain = append(plain, p...)
-			b.Pages = append(b.Pages, segment.Page{No: uint64(i) + 1, Hash: segment.PageHash(uint64(i)+1, p)})
-		}
-		var stored []byte
-		stored, b.Codec, b.Base = enc.Encode(nil, plain, nil)
-		b.Stored = uint32(len(stored))
-		return write(b, stored)
-	}
-	for lo := 0; lo < len(st.pages); lo += 64 { // copied twice, the last one counts
-		hi := min(lo+64, len(st.pages))
-		if err := put(lo, hi, true); err != nil {
-			return nil, err
-		}
-		mid := (lo + hi + 1) / 2
-		if err := put(lo, mid, false); err != nil {
-			return nil, err
-		}
-		if mid < hi {
-			if err := put(mid, hi, false); err != nil {
-				return nil, err
-			}
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.from, s.taken, s.acked, s.begun = n, n, n, true
-	return &segment.Entry{Kind: segment.Adopt, NeedsBase: true, Count: 1, PageSize: st.pageSize, Commit: st.commit(), MinCommit: st.commit(),
-		Post: st.sum, FirstMono: 5, LastMono: 5, FirstRaw: 5, LastRaw: 5}, nil
-}
-
-func (s *source) Take(most int64) []*segment.Entry {
-	s.m.mu.Lock()
-	defer s.m.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.begun {
-		return nil
-	}
-	var out []*segment.Entry
-	var size int64
-	if s.first != nil && !s.firstOut {
-		s.firstOut = true
-		out = append(out, s.first)
-	}
-	for s.taken < len(s.m.entries) && (s.stop == 0 || s.taken < s.stop) {
-		e := s.m.entries[s.taken]
-		if size += e.BodySize(); len(out) > 0 && size > most {
-			break
-		}
-		cp := *e
-		out = append(out, &cp)
-		s.taken++
-	}
-	return out
-}
-
-func (s *source) Acknowledge(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n > 0 && s.firstOut && s.first != nil {
-		s.first = nil
-		n--
-	}
-	s.acked += n
-	if s.acked > s.taken {
-		panic("acknowledged what was not taken")
-	}
-}
-
-func (s *source) Backlog() Backlog {
-	s.m.mu.Lock()
-	defer s.m.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var b Backlog
-	if !s.begun {
-		return Backlog{Entries: len(s.m.entries)}
-	}
-	if s.first != nil {
-		b.Entries, b.TXIDs = 1, 1
-	}
-	for _, e := range s.m.entries[s.acked:] {
-		if b.Oldest == 0 {
-			b.Oldest = e.FirstRaw
-		}
-		b.Entries++
-		b.Bytes += e.BodySize()
-		b.TXIDs += e.Count
-	}
-	return b
-}
-
 func TestModelStates(t *testing.T) {
 	m := newModel(1)
 	for range 50 {
@@ -401,7 +197,3 @@ func TestModelStates(t *testing.T) {
 		t.Fatalf("%d states", len(m.states))
 	}
 }
-
-func (s *source) Settled() uint64 { return 0 }
-func (s *source) SyncFile() error { return nil }
-func (s *source) Lost() bool      { return false }

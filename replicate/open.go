@@ -20,65 +20,154 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 	e.lineage = lineage
 	var b backoff
 	for {
-		s := situation{
-			database: e.opts.Database, replica: e.opts.Store.String(),
-			lineage: e.lineage, canRestore: e.opts.Restore != nil, small: e.opts.small,
-		}
-		s.end, err = e.findEnd(ctx, b.timeout())
-		switch {
-		case err == nil:
-			s.evidence, err = e.opts.Source.Evidence(ctx, s.end.Tail)
-			if err != nil {
-				return 0, fmt.Errorf("replicate: compare %s with its replica: %w", e.opts.Database, err)
+		s, err := e.look(ctx, b.timeout())
+		if errors.Is(err, local.ErrChanged) {
+			if err := e.changed(ctx, err); err != nil {
+				return 0, err
 			}
-		case ctx.Err() != nil:
-			return 0, context.Cause(ctx)
-		case !e.transient(err):
+			continue
+		}
+		if err != nil {
 			return 0, err
-		default:
-			s.unreachable = fmt.Errorf("replicate: %s: %w: %w", e.opts.Store, ErrUnreachable, err)
 		}
 		act, err := decide(s)
+		if act == actSearch {
+			act, err = e.search(ctx, &s)
+		}
 		if err != nil && e.nameWriter(ctx, &s.end) {
 			act, err = decide(s)
+		}
+		if act == actAsk {
+			act, err = e.ask(ctx, s, err)
 		}
 		if err != nil {
 			return 0, err
 		}
 		if act != actWait && act != actBacklog {
-			e.end = s.end
-			e.claimed = e.claimed && e.end.Session == e.session
-			e.noteEnd(0, 0)
 			return act, e.bind(act, s)
 		}
-		e.trying(StateUnreachable, s.unreachable)
-		if act == actBacklog {
-			e.decide()
-		}
-		if act == actWait && e.isClosing() { // nothing was promised to anybody
-			return 0, fmt.Errorf("replicate: %s: %w: %w", e.opts.Database, errClosing, s.unreachable)
-		}
-		hurry := e.closing
-		if e.isClosing() {
-			hurry = nil
-		}
-		if err := sleep(ctx, e.clock, b.next(), hurry); err != nil {
+		if err := e.await(ctx, act, s.unreachable, &b); err != nil {
 			return 0, err
 		}
 	}
 }
 
-// bind notes which replica the database belongs to from now on.
+// look gathers what a decision rests on. Each request may take as long as timeout.
+func (e *Engine) look(ctx context.Context, timeout time.Duration) (situation, error) {
+	s := situation{
+		database: e.opts.Database, replica: e.opts.Store.String(), lineage: e.lineage, boot: e.proof.boot,
+		canRestore: e.opts.Restore != nil, inUse: e.isDecided(), small: e.opts.small,
+	}
+	var err error
+	s.end, err = e.findEnd(ctx, timeout)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return s, context.Cause(ctx)
+	case !e.transient(err):
+		return s, err
+	default:
+		s.unreachable = fmt.Errorf("replicate: %s: %w: %w", e.opts.Store, ErrUnreachable, err)
+		if s.inUse {
+			return s, nil
+		}
+		s.end = lineEnd{} // whether there is a file, that can be asked all the same
+	}
+	if s.evidence, err = e.opts.Source.Evidence(ctx, s.end.Tail); err != nil {
+		return s, fmt.Errorf("replicate: compare %s with its replica: %w", e.opts.Database, err)
+	}
+	return s, nil
+}
+
+// search decides with the knowledge of where on the line the database's state is.
+func (e *Engine) search(ctx context.Context, s *situation) (action, error) {
+	err := e.persist(ctx, "look for the database's state in the log", StateOpening, func(ctx context.Context) (err error) {
+		l := line{timedStore{e.opts.Store, uploadTimeout(segment.MaxInline)}, s.end.Database}
+		s.earlier, err = l.earlier(ctx, &s.end, s.evidence.Checksum, s.evidence.Commit)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	s.searched = true
+	return decide(*s)
+}
+
+// ask asks whether the database is to be adopted that would be refused. The
+// answer holds for as long as the line is at that state.
+func (e *Engine) ask(ctx context.Context, s situation, refusal error) (action, error) {
+	t := s.end.Tail
+	if a := e.adopted; a == nil || a.Database != t.Database || a.Checksum != t.Checksum || a.Commit != t.Commit {
+		if e.opts.Adopt == nil {
+			return actRefuse, refusal
+		}
+		if err := e.opts.Adopt(ctx, refusal, t); err != nil {
+			return actRefuse, err
+		}
+		e.adopted = &t
+		e.log.Warn("the database takes the place of the replica's state", "txid", t.TXID, "checksum", fmt.Sprintf("%016x", t.Checksum), "despite", refusal)
+	}
+	return s.adoption(), nil
+}
+
+// await waits before the store is asked again.
+func (e *Engine) await(ctx context.Context, act action, unreachable error, b *backoff) error {
+	e.trying(StateUnreachable, unreachable)
+	if act == actBacklog {
+		e.decide()
+	}
+	if act == actWait && e.isClosing() { // nothing was promised to anybody
+		return fmt.Errorf("replicate: %s: %w: %w", e.opts.Database, errClosing, unreachable)
+	}
+	return e.pause(ctx, b)
+}
+
+// pause waits for b; Close hastens one attempt, not all.
+func (e *Engine) pause(ctx context.Context, b *backoff) error {
+	hurry := e.closing
+	if e.isClosing() {
+		hurry = nil
+	}
+	return sleep(ctx, e.clock, b.next(), hurry)
+}
+
+// mostChanges is how often in a row a decision is taken anew because the database
+// changed: about half a minute.
+const mostChanges = 9
+
+// changed waits before it is decided anew; in the end it returns err.
+func (e *Engine) changed(ctx context.Context, err error) error {
+	if e.changes.attempt >= mostChanges {
+		return err
+	}
+	e.log.Debug("comparing anew", "error", err)
+	return e.pause(ctx, &e.changes)
+}
+
+// bind notes what was decided, and which replica the database belongs to from now on.
 func (e *Engine) bind(act action, s situation) error {
+	e.end = s.end
+	e.claimed = e.claimed && e.end.Session == e.session
+	e.noteEnd(0, 0)
 	e.exportPageSize, e.exportSize = s.evidence.PageSize, s.evidence.Size
-	if e.lineage.Database == e.end.Database || act == actRestore {
+	e.proof.file = s.evidence.Identity
+	// A line that is begun, or whose state is replaced, isn't what the file contains.
+	e.proof.begun(act != actAdopt && act != actExport)
+	e.early = act == actRepair || act == actContinue && s.repairable() && (s.evidence.Proof == "wal" || s.evidence.Proof == "spool")
+	if act == actRestore {
 		return nil
 	}
-	if !e.lineage.Database.IsZero() {
+	l := &e.lineage
+	if l.Database != s.end.Database && !l.Database.IsZero() {
 		e.log.Warn("the database was replicated elsewhere before and begins with this replica now",
-			"before", e.lineage.Database.String(), "now", e.end.Database.String(), "replica", s.replica)
+			"before", l.Database.String(), "now", s.end.Database.String(), "replica", s.replica)
 	}
-	e.lineage = local.Lineage{Database: e.end.Database}
+	if l.Database != s.end.Database {
+		*l = local.Lineage{Database: s.end.Database}
+	}
+	if l.Acknowledged().TXID > s.end.TXID { // it was agreed to go on without
+		l.TXID, l.Checksum, l.Session, l.Noted = s.end.TXID, s.end.Checksum, s.end.Session, local.Position{}
+	}
 	return nil
 }
 
@@ -111,7 +200,7 @@ func (e *Engine) findEnd(ctx context.Context, timeout time.Duration) (lineEnd, e
 	l := line{store, info.Database}
 	var hint uint64
 	if e.lineage.Database == info.Database {
-		hint = e.lineage.TXID
+		hint = e.lineage.Acknowledged().TXID
 	}
 	return l.end(ctx, hint)
 }
@@ -143,13 +232,7 @@ func (e *Engine) createRoot(ctx context.Context, store Store) (*segment.ReplicaI
 // begin does what was decided until the source emits entries; again says that
 // the decision must be taken anew.
 func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) {
-	start := StartContinue
 	switch act {
-	case actEmpty:
-		start = StartEmpty
-	case actAdopt:
-		start = StartAdopt
-		e.decide() // the application may have to put the database into WAL mode first
 	case actExport:
 		e.decide() // the database can be used meanwhile
 		e.setState(StateExporting, nil)
@@ -159,24 +242,32 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 		e.ready()
 		return false, nil
 	case actRestore:
+		if e.restored++; e.restored > mostRestores {
+			return false, fmt.Errorf("replicate: %s was restored %d times and still is not at the replica's end: %w", e.opts.Database, mostRestores, ErrDiverged)
+		}
 		if err := e.opts.Restore(ctx, e.end.Tail); err != nil {
 			return false, fmt.Errorf("replicate: restore %s: %w", e.opts.Database, err)
 		}
-		e.restored = true
 		return true, nil
 	case actDrain:
-		if err := e.opts.Source.Begin(ctx, StartContinue, e.end.Tail); err != nil {
-			return false, fmt.Errorf("replicate: begin: %w", err)
+		if again, err := e.beginSource(ctx, StartContinue); again || err != nil {
+			return again, err
 		}
 		return true, e.replicate(ctx, true)
 	}
-	if err := e.opts.Source.Begin(ctx, start, e.end.Tail); err != nil {
-		return false, fmt.Errorf("replicate: begin: %w", err)
+	// The application needn't wait for what takes a while, where nothing can come
+	// of it that refuses the database: at worst another comparison, and a repair.
+	// One that takes another's place may have to be put into WAL mode first.
+	if act == actAdopt || e.early && e.restored == 0 {
+		e.decide()
 	}
-	if e.restored {
+	if again, err := e.beginSource(ctx, starts[act]); again || err != nil {
+		return again, err
+	}
+	if e.restored > 0 {
 		// Whoever had the database before learns it at the next commit, and this
 		// one, before it accepts any, whether it came too late.
-		switch err := e.claim(ctx, e.end.PageSize); {
+		switch err := e.claimRestored(ctx); {
 		case errors.Is(err, ErrStale):
 			return true, nil
 		case err != nil:
@@ -185,6 +276,57 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 	}
 	e.ready()
 	return false, nil
+}
+
+// mostRestores is how often a database is restored before it counts as failed;
+// another machine may extend the replica meanwhile.
+const mostRestores = 3
+
+var starts = map[action]Start{actEmpty: StartEmpty, actContinue: StartContinue, actRepair: StartRepair, actAdopt: StartAdopt}
+
+// beginSource has the source begin; again: the database isn't what it was.
+func (e *Engine) beginSource(ctx context.Context, start Start) (again bool, err error) {
+	tail := e.end.Tail
+	if start == StartRepair || start == StartAdopt {
+		err := e.persist(ctx, "read the page hashes of the replica", StateOpening, func(ctx context.Context) (err error) {
+			l := line{timedStore{e.opts.Store, uploadTimeout(segment.MaxInline)}, e.end.Database}
+			tail.Pages, err = l.pageHashes(ctx, &e.end)
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	err = e.opts.Source.Begin(ctx, start, tail)
+	switch {
+	case errors.Is(err, local.ErrChanged):
+		return true, e.changed(ctx, fmt.Errorf("replicate: begin: %w", err))
+	case err != nil:
+		return false, fmt.Errorf("replicate: begin: %w", err)
+	}
+	e.changes = backoff{}
+	e.retarget()
+	return false, nil
+}
+
+// claimRestored claims the line for a database that was made from it, and records
+// that the file is this machine's.
+func (e *Engine) claimRestored(ctx context.Context) error {
+	if err := e.saveSession(ctx); err != nil {
+		return err
+	}
+	return e.claim(ctx, e.end.PageSize)
+}
+
+// retarget makes who waits in Sync wait for what the source has after it began
+// anew: what it had before may have become one entry, or none.
+func (e *Engine) retarget() {
+	e.ack.Lock()
+	defer e.ack.Unlock()
+	most := e.acked + e.opts.Source.Backlog().TXIDs
+	for i := range e.waiters {
+		e.waiters[i].target = min(e.waiters[i].target, most)
+	}
 }
 
 func (e *Engine) ready() {

@@ -220,7 +220,7 @@ func TestOutput(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := dir.SaveLineage(local.Lineage{TXID: 5}, true); err != nil {
+		if err := dir.SaveLineage(local.Lineage{TXID: 5}); err != nil {
 			t.Fatal(err)
 		}
 		opts.Force = true

@@ -19,7 +19,9 @@ type Source interface {
 	// ones (those that were spooled or committed meanwhile) are queued.
 	//
 	//   - StartEmpty: the line and the database are empty.
-	//   - StartContinue: Evidence said that the database continues tail.
+	//   - StartContinue: Evidence said that the database continues tail. The
+	//     application may use the database meanwhile, if a repair is allowed should
+	//     that turn out to be otherwise; during the next two it always may.
 	//   - StartRepair: the database had reached tail and changed since; the first
 	//     entry is of kind repair and carries the pages that differ from
 	//     tail.Pages (all, if the page size is another one).
@@ -68,7 +70,8 @@ type Source interface {
 
 	// Lost reports that the source gave up entries that waited (too many of them,
 	// or no room), with the durable note that a repair is pending. Those already
-	// taken still count; once they are acknowledged it must be decided anew.
+	// taken still count; once they are acknowledged it must be decided anew: it
+	// stays so until Begin. Ready is signalled when it happens.
 	Lost() bool
 }
 

@@ -182,8 +182,8 @@ func remedy(err error) string {
 		text   string
 	}{
 		{ErrFenced, "make sure that only one process writes this database, then open it again"},
-		{ErrRepair, "replicate to another path to keep the database's state; outwash restore -force takes the replica's"},
-		{ErrDiverged, "replicate to another path to keep the database's state; outwash restore -force takes the replica's"},
+		{ErrRepair, "outwash restore -force takes the replica's state, outwash adopt the database's; replicate to another path to keep both"},
+		{ErrDiverged, "outwash restore -force takes the replica's state, outwash adopt the database's; replicate to another path to keep both"},
 		{ErrMissing, "outwash restore, or replica_restore=auto"},
 		{ErrStale, "open the database again"},
 		{ErrForeign, "move the object away, or replicate to another path"},

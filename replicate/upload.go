@@ -39,6 +39,9 @@ func (e *Engine) replicate(ctx context.Context, drain bool) error {
 		// Asked before looking, so that what is captured before Close is called is seen.
 		closing := e.isClosing()
 		if len(e.pending) == 0 {
+			if e.opts.Source.Lost() {
+				return errLost
+			}
 			e.pending = e.opts.Source.Take(e.opts.inline)
 		}
 		if len(e.pending) == 0 {
@@ -83,7 +86,7 @@ func (e *Engine) syncWanted() bool {
 func (e *Engine) releaseIdle() bool {
 	e.ack.Lock()
 	defer e.ack.Unlock()
-	if e.opts.Source.Backlog().Entries > 0 {
+	if e.opts.Source.Backlog().Entries > 0 || e.opts.Source.Lost() {
 		return false
 	}
 	for _, w := range e.waiters {
@@ -112,6 +115,9 @@ func (e *Engine) uploadNext(ctx context.Context) error {
 	}
 	f, err := e.freeze(ctx)
 	if err != nil {
+		return err
+	}
+	if err := e.settleFrozen(f); err != nil {
 		return err
 	}
 	if err := e.failpoint("log-before"); err != nil {
@@ -266,11 +272,10 @@ func (e *Engine) persist(ctx context.Context, what string, state State, f func(c
 // acknowledge makes o, which holds the n oldest pending entries, the line's end.
 func (e *Engine) acknowledge(o *segment.Object, n int, data int64) error {
 	e.end.advance(o)
-	var txids uint64
-	for _, en := range e.pending[:n] {
-		txids += max(en.Count, 1)
-	}
-	clear(e.pending[:n]) // their bodies can go
+	txids := entriesTXIDs(e.pending[:n])
+	e.proof.since += txids
+	e.proof.reached = true // what the source emits is in the database
+	clear(e.pending[:n])   // their bodies can go
 	e.pending = e.pending[n:]
 	if len(e.pending) == 0 {
 		e.pending = nil
@@ -280,7 +285,7 @@ func (e *Engine) acknowledge(o *segment.Object, n int, data int64) error {
 	e.ack.Lock()
 	e.opts.Source.Acknowledge(n)
 	e.acked += txids
-	idle := e.opts.Source.Backlog().Entries == 0
+	idle := e.opts.Source.Backlog().Entries == 0 && !e.opts.Source.Lost()
 	rest := e.waiters[:0]
 	for _, w := range e.waiters {
 		if w.target <= e.acked || idle {
@@ -293,19 +298,4 @@ func (e *Engine) acknowledge(o *segment.Object, n int, data int64) error {
 	e.ack.Unlock()
 
 	return e.noteLineage()
-}
-
-// noteLineage records the acknowledged position. It needn't be durable: an
-// older one proves less, never something wrong.
-func (e *Engine) noteLineage() error {
-	if err := e.failpoint("lineage-before"); err != nil {
-		return err
-	}
-	e.lineage.TXID, e.lineage.Checksum, e.lineage.Session = e.end.TXID, e.end.Checksum, e.session
-	if err := e.opts.Local.SaveLineage(e.lineage, false); err != nil {
-		e.setState(StateReplicating, fmt.Errorf("replicate: %w (replication goes on)", err))
-	} else {
-		e.setState(StateReplicating, nil)
-	}
-	return e.failpoint("lineage-after")
 }

@@ -3,6 +3,7 @@
 //
 //	shipper   flock: the process that replicates this database
 //	lineage   which replica the database belongs to, and how far it had come (JSON)
+//	position  how far it has come since (JSON, not synced)
 //	spool     captured entries that the store has not acknowledged yet
 //	clean     page hashes and fingerprint after a clean close
 //	pending   whether the database has changes that only a comparison can find
@@ -12,7 +13,6 @@
 package local
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +20,6 @@ import (
 	"path/filepath"
 
 	"github.com/gofrs/flock"
-	"github.com/outwash/outwash/internal/segment"
 )
 
 // Suffix is what the directory's name adds to the database's.
@@ -71,64 +70,6 @@ func (d *Dir) Path() string { return d.path }
 // Close releases the shipper lock.
 func (d *Dir) Close() error { return d.lock.Close() }
 
-// Lineage says which replica a database belongs to. The zero value is that of a
-// database that was never replicated.
-type Lineage struct {
-	// Database is the replica's database ID; zero: none yet.
-	Database segment.ID `json:"database"`
-	// Sessions are the sessions that this database's engines opened, oldest
-	// first; a session is listed before its first object is created.
-	Sessions []segment.ID `json:"sessions"`
-	// TXID and Checksum are a position that the database contains at least,
-	// numbered by Session.
-	TXID     uint64     `json:"txid"`
-	Checksum uint64     `json:"checksum"`
-	Session  segment.ID `json:"session"`
-}
-
-// Known reports whether id is one of the lineage's sessions.
-func (l *Lineage) Known(id segment.ID) bool {
-	for _, s := range l.Sessions {
-		if s == id {
-			return true
-		}
-	}
-	return false
-}
-
-// maxSessions bounds the lineage: one session a minute for a week.
-const maxSessions = 10000
-
-// Lineage reads the lineage; the zero value if there is none or it is torn
-// (a torn one proves nothing, which is what the zero value says).
-func (d *Dir) Lineage() (Lineage, error) {
-	var l Lineage
-	b, err := os.ReadFile(d.file("lineage"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err != nil {
-		return l, fmt.Errorf("local: %w", err)
-	}
-	if json.Unmarshal(b, &l) != nil {
-		return Lineage{}, nil
-	}
-	return l, nil
-}
-
-// SaveLineage replaces the lineage atomically; with durable it is on disk when
-// the call returns.
-func (d *Dir) SaveLineage(l Lineage, durable bool) error {
-	if n := len(l.Sessions) - maxSessions; n > 0 {
-		l.Sessions = l.Sessions[n:]
-	}
-	b, err := json.MarshalIndent(l, "", " ")
-	if err != nil {
-		return fmt.Errorf("local: %w", err)
-	}
-	return d.Replace("lineage", b, durable)
-}
-
 func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }
 
 // Replace writes a file of the directory so that a reader finds the old or the new content.
@@ -156,6 +97,3 @@ func (d *Dir) Replace(name string, b []byte, durable bool) error {
 }
 
 func (d *Dir) syncDir() error { return d.fs.SyncDir(d.path) }
-
-// ReadFile reads a file of the directory.
-func (d *Dir) ReadFile(name string) ([]byte, error) { return os.ReadFile(d.file(name)) }

@@ -155,33 +155,6 @@ func TestSpoolTorn(t *testing.T) {
 	}
 }
 
-func TestLineage(t *testing.T) {
-	d := openDir(t)
-	l, err := d.Lineage()
-	must(t, err)
-	if !l.Database.IsZero() {
-		t.Error("a lineage out of nothing")
-	}
-	l = Lineage{Database: segment.NewID(), Sessions: []segment.ID{segment.NewID()}, TXID: 7, Checksum: 1 << 63}
-	l.Session = l.Sessions[0]
-	for _, durable := range []bool{false, true} {
-		must(t, d.SaveLineage(l, durable))
-		got, err := d.Lineage()
-		must(t, err)
-		if got.Database != l.Database || !got.Known(l.Session) || got.Known(segment.NewID()) || got.TXID != 7 || got.Checksum != 1<<63 {
-			t.Errorf("%+v", got)
-		}
-	}
-	b, err := os.ReadFile(d.file("lineage"))
-	must(t, err)
-	for n := range b { // torn by a loss of power: it proves nothing
-		must(t, os.WriteFile(d.file("lineage"), b[:n], 0o600))
-		if got, err := d.Lineage(); err != nil || !got.Database.IsZero() {
-			t.Fatalf("%d bytes: %+v %v", n, got, err)
-		}
-	}
-}
-
 func TestOneShipper(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "t.db")
 	a, err := Open(path)

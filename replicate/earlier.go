@@ -1,0 +1,108 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/internal/segment"
+)
+
+// earlierSegments is how many log segments are looked through at most.
+const earlierSegments = 10000
+
+// earlier finds where on the line, up to its end, the state with this checksum
+// and size is: in a snapshot's key, or else in the newest log segments. 0: nowhere.
+func (l *line) earlier(ctx context.Context, end *lineEnd, sum, commit uint64) (uint64, error) {
+	snaps, err := listSnapshots(ctx, l.store)
+	if err != nil {
+		return 0, err
+	}
+	for i := len(snaps) - 1; i >= 0; i-- {
+		k := snaps[i]
+		if k.sum != sum || k.txid > end.TXID {
+			continue
+		}
+		h, err := l.header(ctx, segment.SnapshotKey(k.txid, k.sum), segment.KindSnapshot)
+		if err != nil {
+			return 0, err
+		}
+		if h.Commit == commit {
+			return k.txid, nil
+		}
+	}
+	keys, err := l.newest(ctx, end.TXID, earlierSegments)
+	if err != nil {
+		return 0, err
+	}
+	found := uint64(0)
+	err = inOrder(ctx, ahead[*segment.Object]{
+		n: len(keys), parallel: restoreParallelism,
+		size: func(i int) int64 { return keys[i].size },
+		fetch: func(ctx context.Context, i int) (*segment.Object, error) {
+			o, err := l.log(ctx, keys[i].txid)
+			if errors.Is(err, objstore.ErrNotExist) || isVerdict(err) {
+				return nil, nil // deleted since it was listed, or damaged: the state isn't known to be there
+			}
+			return o, err
+		},
+	}, func(_ int, o *segment.Object) error {
+		var err error
+		if o != nil {
+			found, err = l.stateIn(ctx, o, sum, commit)
+		}
+		if err == nil && found != 0 {
+			err = errReached
+		}
+		return err
+	})
+	return found, err
+}
+
+// newest lists the n newest log segments up to txid, the newest first. Claims are
+// left out: they repeat the state before.
+func (l *line) newest(ctx context.Context, txid uint64, n int) ([]logKey, error) {
+	keys, err := l.listLog(ctx, 1)
+	if err != nil {
+		return nil, err
+	}
+	var list []logKey
+	for i := len(keys) - 1; i >= 0 && len(list) < n; i-- {
+		if k := keys[i]; k.txid <= txid && k.size != segment.ClaimSize {
+			list = append(list, k)
+		}
+	}
+	return list, nil
+}
+
+// stateIn returns the TXID of the newest entry in o that leaves the state; 0: none.
+func (l *line) stateIn(ctx context.Context, o *segment.Object, sum, commit uint64) (txid uint64, err error) {
+	if o.Header.Post == sum && o.Header.Commit == commit {
+		return o.Header.MaxTXID, nil
+	}
+	look := func(e *segment.Entry) {
+		if e.Post == sum && e.Commit == commit {
+			txid = e.MaxTXID
+		}
+	}
+	for _, e := range o.Entries {
+		look(e)
+	}
+	if !o.Header.External || o.Header.Entries == 1 {
+		return txid, nil
+	}
+	dec := o.Frames()
+	for i := range o.Root.Frames {
+		recs, err := nextFrame(ctx, l.store, o, dec, i)
+		if err != nil {
+			return 0, fmt.Errorf("replicate: %s: %w", segment.LogKey(o.Header.MinTXID), err)
+		}
+		for _, rec := range recs {
+			if rec.Entry != nil {
+				look(rec.Entry)
+			}
+		}
+	}
+	return txid, dec.Close()
+}

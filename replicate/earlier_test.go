@@ -1,0 +1,135 @@
+package replicate
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/outwash/outwash/internal/objstore"
+)
+
+// The database is at a state that the line had before.
+func TestEarlierPosition(t *testing.T) {
+	for _, snapshot := range []bool{false, true} {
+		t.Run(fmt.Sprint(snapshot), func(t *testing.T) {
+			mc := newMachine(t, objstore.NewMem(), 3)
+			if snapshot {
+				grown(mc.m, 300)
+				mc.m.notOurs = true
+			}
+			first := mc.m.cur
+			p := mc.open()
+			p.sync(t) // what is committed during the export is no state of the line
+			var states []*state
+			txids := map[*state]uint64{first: 2}
+			for range 12 {
+				mc.m.commit()
+				states = append(states, mc.m.cur)
+				if len(states)%4 == 0 { // several entries in a segment
+					p.sync(t)
+				}
+			}
+			mc.m.notOurs = false
+			p.close(t)
+			mc.boot = "second" // the power was lost, and commits with it
+			for _, o := range walk(t, mc.store) {
+				for _, e := range o.Entries {
+					for _, st := range states {
+						if e.Post == st.sum {
+							txids[st] = e.MaxTXID
+						}
+					}
+				}
+			}
+			newest := mc.m.cur
+			if snapshot {
+				states = append(states, first)
+			}
+			for _, st := range states {
+				if st == newest {
+					continue
+				}
+				mc.m.back(st)
+				err := mc.refused(ErrDiverged)
+				if want := fmt.Sprintf("at TXID %d,", txids[st]); !strings.Contains(err.Error(), want) {
+					t.Errorf("%v does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+// Rolled forward is what the lineage knows as this machine's, and nothing else.
+func TestRollForward(t *testing.T) {
+	mc := newMachine(t, objstore.NewMem(), 3)
+	p := mc.open()
+	mc.m.commit()
+	old := mc.m.cur
+	p.sync(t)
+	mc.m.commit()
+	p.sync(t)
+	p.close(t)
+	newest := mc.m.cur
+	mc.boot = "second" // the power was lost, and commits with it
+
+	restores := 0
+	auto := withRestore(func(tail Tail) error {
+		restores++
+		if tail.Checksum != newest.sum {
+			t.Errorf("restore at %016x", tail.Checksum)
+		}
+		mc.m.back(newest)
+		mc.m.file = fmt.Sprint("restored", restores)
+		return nil
+	})
+	// Made by outwash restore -txid: moved here, with the old lineage.
+	mc.m.back(old)
+	mc.m.file = "put here"
+	mc.refused(ErrDiverged, auto)
+	// Or copied elsewhere, without any.
+	c := newMachine(t, mc.store, 4)
+	c.m.cur, c.m.file = old, "copy"
+	c.refused(ErrDiverged, auto)
+	if restores != 0 {
+		t.Fatalf("restored %d times", restores)
+	}
+
+	mc.m.file = "file"
+	claims := len(walk(t, mc.store))
+	p = mc.open(auto)
+	if err := p.wait(t); err != nil || restores != 1 {
+		t.Fatalf("%v, restored %d times", err, restores)
+	}
+	if n := len(walk(t, mc.store)); n != claims+1 {
+		t.Fatalf("%d segments were written, expected a claim", n-claims)
+	}
+	p.close(t)
+	l, err := p.dir.Lineage()
+	if err != nil || l.File != "restored1" {
+		t.Fatalf("%+v, %v", l, err)
+	}
+
+	// What a restore made is this machine's: it is rolled forward, too.
+	mc.boot = "third"
+	mc.m.back(old)
+	p = mc.open(auto)
+	if err := p.wait(t); err != nil || restores != 2 {
+		t.Fatalf("%v, restored %d times", err, restores)
+	}
+	mc.m.commit()
+	p.sync(t)
+	p.close(t)
+	mc.checkNewest()
+}
+
+// A restore that doesn't bring the database to the end isn't repeated for ever.
+func TestRestoreInVain(t *testing.T) {
+	mc := lived(t, objstore.NewMem(), 3)
+	mc.m.missing = true
+	n := 0
+	p := mc.open(withRestore(func(Tail) error { n++; return nil }))
+	if err := p.wait(t); !errors.Is(err, ErrDiverged) || n != mostRestores {
+		t.Fatalf("%v after %d restores", err, n)
+	}
+}
