@@ -1,0 +1,88 @@
+package model
+
+// Each world is a question. They are explored to their end.
+
+type roles = [machines]role
+
+var worlds = []world{
+	{
+		name: "two begin at once on an empty path, crash, lose replies",
+		n:    2, roles: roles{{commits: 2, sessions: 2}, {commits: 2, sessions: 2}}, faults: 1,
+	}, {
+		name: "one machine crashes, and earlier requests arrive late",
+		n:    1, roles: roles{{commits: 3, sessions: 3}}, faults: 2, exports: 1, merge: true,
+	}, {
+		name: "two write, one deletes what its snapshot covers",
+		n:    2, roles: roles{{commits: 3, sessions: 1}, {commits: 1, sessions: 2}}, faults: 1, exports: 1,
+	}, {
+		name: "a machine without a database restores it and takes over",
+		n:    2, roles: roles{{commits: 3, sessions: 1}, {commits: 1, sessions: 2, restores: true}}, faults: 1, exports: 1,
+	}, {
+		name: "two restore and take over from the same writer",
+		n:    3, roles: roles{{commits: 3, sessions: 1}, {commits: 1, sessions: 1, restores: true}, {commits: 1, sessions: 1, restores: true}}, exports: 1,
+	}, {
+		name: "a machine is copied, lineage and all, and both go on",
+		n:    2, roles: roles{{commits: 3, sessions: 1}, {commits: 1, sessions: 2}}, faults: 1, exports: 1, clone: true,
+	}, {
+		name: "two large databases with content meet",
+		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, large: true, commits: 1, sessions: 2}}, faults: 1,
+	}, {
+		name: "a large database's first contact, and who restores it meanwhile",
+		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {commits: 1, sessions: 2, restores: true, large: true}}, faults: 1, exports: 1,
+	}, {
+		name: "two small databases with content meet",
+		n:    2, roles: roles{{content: 1, commits: 1, sessions: 2}, {content: 1, commits: 1, sessions: 2}}, faults: 1, exports: 1,
+	}, {
+		name: "a restore reads slowly while a writer goes on and deletes",
+		n:    1, roles: roles{{commits: 4, sessions: 2}}, exports: 2, reader: true,
+	}, {
+		name: "listings at open are late",
+		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 1, sessions: 1, restores: true}}, exports: 1, lag: true,
+	},
+}
+
+// largeWorlds ask the same with more of everything: OUTWASH_MODEL=large.
+var largeWorlds = []world{
+	{
+		name: "two begin at once, large",
+		n:    2, roles: roles{{commits: 2, sessions: 3}, {commits: 2, sessions: 2}}, faults: 2,
+	}, {
+		name: "one machine crashes, large",
+		n:    1, roles: roles{{commits: 4, sessions: 4}}, faults: 3, exports: 2, merge: true,
+	}, {
+		name: "two write, one deletes, large",
+		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 2, sessions: 2}}, faults: 1, exports: 2,
+	}, {
+		name: "take over, large",
+		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 2, sessions: 2, restores: true}}, faults: 1, exports: 2,
+	}, {
+		name: "three machines, one reply lost, large",
+		n:    3, roles: roles{{commits: 3, sessions: 1}, {commits: 1, sessions: 1, restores: true}, {commits: 1, sessions: 1, restores: true}}, faults: 1, exports: 1,
+	}, {
+		name: "copied machine, large",
+		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 1, sessions: 2}}, faults: 1, exports: 1, clone: true,
+	}, {
+		name: "first contact twice, large",
+		n:    2, roles: roles{{content: 1, large: true, commits: 2, sessions: 2}, {content: 1, large: true, commits: 1, sessions: 2}}, faults: 1, exports: 1,
+	}, {
+		name: "first contact and restore, large",
+		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 3}, {commits: 1, sessions: 2, restores: true, large: true}}, faults: 1, exports: 1,
+	}, {
+		name: "slow restore, two writers, large",
+		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 1, sessions: 1, restores: true}}, exports: 2, reader: true,
+	}, {
+		name: "late listings, large",
+		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 1, sessions: 2, restores: true}}, faults: 1, exports: 1, lag: true,
+	},
+}
+
+// Small ones, in which planted bugs show.
+var (
+	racing    = world{name: "racing", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 1, sessions: 1}}}
+	deleting  = world{name: "deleting", n: 2, roles: roles{{commits: 3, sessions: 1}, {commits: 1, sessions: 1}}, exports: 1}
+	crashing  = world{name: "crashing", n: 1, roles: roles{{commits: 3, sessions: 2}}, faults: 1, exports: 1}
+	taking    = world{name: "taking over", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 1, sessions: 1, restores: true}}, exports: 1}
+	contact   = world{name: "first contact", n: 2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, commits: 1, sessions: 1}}}
+	restoring = world{name: "slow restore", n: 1, roles: roles{{commits: 3, sessions: 1}}, exports: 1, reader: true}
+	lagging   = world{name: "late listings", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 0, sessions: 2, restores: true}}, exports: 1, lag: true}
+)
