@@ -53,6 +53,7 @@ var steps = []step{
 			"internal/drvtest TestMptest", "internal/drvtest TestWALStress", "internal/drvtest TestModFiles",
 			"internal/killtest TestKill", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
+			"internal/model TestProtocol", "internal/model TestPlantedBugs",
 			"internal/objstore TestFileConforms", "internal/objstore TestMemConforms",
 			"internal/segment TestGolden", "internal/segment TestBlockAllocations",
 			"replicate TestCrashAtEveryFailpoint", "replicate TestTwoWritersOneEmptyPath",

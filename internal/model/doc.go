@@ -66,13 +66,20 @@
 // lose its reply: then it stays around, and arrives at any later time, or never.
 // A pause is an action that nobody chooses. A crash and the next session's
 // beginning are one action, since a dead session is a paused one that never
-// wakes. Not modelled: the root (created if absent, never changed), data objects,
-// page segments (snapshots with a base), bytes, clocks.
+// wakes. Not modelled: the root (created if absent, never changed), data objects
+// (and the sweeping of those that nothing names), page segments (snapshots with a
+// base), stores without conditions, bytes, clocks.
 //
 // Beside the store the model knows the one history that counts: a segment extends
 // it if, at the moment it is created, it follows the last. Everything that check
 // (invariant.go) asks is asked of this.
 //
 // Each [Rule] can be switched off. A test shows for each what then breaks, in the
-// shortest way: the reason why it is there.
+// shortest way: the reason why it is there. Some of what can happen with all
+// rules on breaks nothing and still surprises: those are the notes (explore.go),
+// which the test prints.
+//
+//	go test -v ./internal/model                                # seconds
+//	OUTWASH_MODEL=traces go test -v ./internal/model           # how each bug shows
+//	OUTWASH_MODEL=large go test -v -timeout=1h ./internal/model
 package model

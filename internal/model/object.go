@@ -102,7 +102,7 @@ func (t *table) intern(o object) id {
 	return i
 }
 
-// end is the TXID after o, that is before the next segment's.
+// max is the last TXID of o.
 func (t *table) max(o id) uint8 { return t.objects[o].max }
 
 // isBefore reports whether a is b or on the way to it.

@@ -22,7 +22,7 @@ const (
 	finished
 )
 
-// read is the next request of a restore: restorer.run (replicate/restore.go),
+// restoreStep is the next request of a restore: restorer.run (replicate/restore.go),
 // makePlan (plan.go), applier.segment (apply.go). why says why the restore fails;
 // a real one may be tried again, which is another restore.
 func (x *explorer) restoreStep(s *state, r *reader, how mode) (why string) {
@@ -130,7 +130,7 @@ func (x *explorer) restore(s *state) (db hist, why string) {
 	return r.db, ""
 }
 
-// reading is a step of the world's slow restore, which may fail but not give less
+// slowly is a step of the world's slow restore, which may fail but not give less
 // than was acknowledged when it began.
 func (x *explorer) slowly(s *state, how mode) bool {
 	r := &s.reader

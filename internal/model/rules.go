@@ -44,14 +44,14 @@ const (
 	KeepNewest
 	// KeepLog: of the log only that goes which the newest snapshot covers.
 	KeepLog
-	// AfterCreate: deletions are planned right after a successful upload. (Off:
-	// by whoever likes to, fenced or not.)
+	// AfterCreate: deletions are planned right after a successful upload, which
+	// nobody succeeds with who was fenced. (Off: by whoever likes to.)
 	AfterCreate
 	// Ascending: the log is deleted from its oldest segment on.
 	Ascending
 	// FreshList: a listing has what was created before it began. A promise of the
-	// store's. (Off: the listing behind a claim may lack the newest objects; all
-	// other listings may lack them anyway, where the world says so.)
+	// store's. (Off: the listing behind a claim, and those of a restore, may lack
+	// the newest object; those of an open may anyway, where the world says so.)
 	FreshList
 
 	numRules
