@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -104,4 +105,15 @@ func cmdHost(ts *testscript.TestScript, neg bool, args []string) {
 	host, err := os.Hostname()
 	ts.Check(err)
 	ts.Setenv(args[0], strings.ReplaceAll(host, ".", `\.`))
+}
+
+// cmdCollated makes a database of 20 MB that needs its application's collation.
+func cmdCollated(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "collated FILE")
+	db, err := sqlite3.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	ts.Check(db.CreateCollation("custom", bytes.Compare))
+	ts.Check(db.Exec(`PRAGMA journal_mode=delete; CREATE TABLE t(a TEXT COLLATE custom, b); CREATE INDEX i ON t(a);
+		WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x<200) INSERT INTO t SELECT x, randomblob(100000) FROM c`))
 }

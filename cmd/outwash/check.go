@@ -22,7 +22,14 @@ var errUncheckable = errors.New("SQLite can't check this database alone")
 
 // checkDatabase asks SQLite whether the database in path is sound. It opens the
 // file immutable: nobody else has it, and no -wal or -shm shall appear beside it.
-func checkDatabase(path, how string) error {
+func checkDatabase(path, how string) error { return checkFile(path, how, "mode=ro&immutable=1") }
+
+// checkLive does a quick check of a database that others may be using.
+func checkLive(path string) error {
+	return checkFile(path, checkQuick, "mode=ro&_pragma=busy_timeout(10000)")
+}
+
+func checkFile(path, how, params string) error {
 	if how == checkNone {
 		return nil
 	}
@@ -30,7 +37,7 @@ func checkDatabase(path, how string) error {
 	if err != nil {
 		return err
 	}
-	name := (&url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(abs), RawQuery: "mode=ro&immutable=1"}).String()
+	name := (&url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(abs), RawQuery: params}).String()
 	db, err := sqlite3.OpenFlags(name, sqlite3.OPEN_READONLY|sqlite3.OPEN_URI)
 	if err != nil {
 		return fmt.Errorf("open %s for its check: %w", path, err)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
 	"github.com/outwash/outwash/replicate"
 )
@@ -20,6 +21,8 @@ const (
 	codeCorrupt     = 5
 	codeAccess      = 6
 	codeVersion     = 7
+	codeUnconfirmed = 8
+	codeBusy        = 9
 	codeInterrupted = 130
 )
 
@@ -28,6 +31,8 @@ var (
 	errInterrupted = errors.New("interrupted")
 	errNotEmpty    = errors.New("not empty")
 	errCheck       = errors.New("integrity check failed")
+	errNoDatabase  = errors.New("no database")
+	errUnconfirmed = errors.New("not confirmed")
 )
 
 // exitCodes gives each code its meaning, for the help, and the errors that lead
@@ -45,7 +50,9 @@ var exitCodes = []struct {
 	{codeVersion, "a newer outwash wrote this: upgrade", []error{replicate.ErrVersion}},
 	{codeCorrupt, "the replica is damaged, or has foreign objects where its own should be", []error{replicate.ErrCorrupt, segment.ErrChain, replicate.ErrForeign, errCheck}},
 	{codeAccess, "no access: credentials, bucket, endpoint or network", []error{replicate.ErrDenied, replicate.ErrNoBucket, replicate.ErrUnreachable, replicate.ErrUnsupported, context.DeadlineExceeded}},
-	{codeNothing, "nothing there: no replica, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist}},
+	{codeNothing, "nothing there: no replica, no database, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist, errNoDatabase}},
+	{codeUnconfirmed, "not confirmed: nothing was changed", []error{errUnconfirmed}},
+	{codeBusy, "the database is in use: another process replicates it", []error{local.ErrBusy}},
 	{codeFailed, "failed for any other reason", nil},
 }
 

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 //	exits CODE ARG…          run outwash; it must exit with CODE
 //	exec app …               see appMain
 //	await FILE               wait until it exists
+//	collated FILE            make a large database with a collation of its application
 //	host VARIABLE            this machine's name
 func TestScript(t *testing.T) { runScripts(t, "testdata/script") }
 
@@ -59,13 +60,14 @@ func runScripts(t *testing.T, dir string, env ...string) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"replica": cmdReplica,
-			"sql":     cmdSQL,
-			"set":     cmdSet,
-			"cut":     cmdCut,
-			"exits":   cmdExits,
-			"await":   cmdAwait,
-			"host":    cmdHost,
+			"replica":  cmdReplica,
+			"sql":      cmdSQL,
+			"set":      cmdSet,
+			"cut":      cmdCut,
+			"exits":    cmdExits,
+			"await":    cmdAwait,
+			"collated": cmdCollated,
+			"host":     cmdHost,
 		},
 	})
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -54,6 +56,28 @@ func (u *ui) note(format string, a ...any) {
 		s += "\n"
 	}
 	io.WriteString(u.errOut, s) // nobody is left to be told of a failure
+}
+
+// interactive reports whether somebody can be asked.
+func (u *ui) interactive() bool {
+	f, ok := u.in.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// confirm asks; everything but y and yes is a no.
+func (u *ui) confirm(ctx context.Context, question string) (bool, error) {
+	fmt.Fprintf(u.errOut, "%s [y/N] ", question)
+	answer := make(chan string, 1)
+	go func() { // a read can't be interrupted
+		line, _ := bufio.NewReader(u.in).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case a := <-answer:
+		return a == "y" || a == "yes", nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
 }
 
 // json writes v as the one JSON value of this run.

@@ -50,18 +50,29 @@ func (p *pin) begin() error {
 	return nil
 }
 
-// sound checks the database as it is seen now.
+// sound checks the database as it is seen now, as far as SQLite can without the
+// collations and functions of its application.
 func (p *pin) sound() error {
+	said := ""
 	stmt, _, err := p.conn.Prepare("PRAGMA quick_check(1)")
-	if err != nil {
-		return fmt.Errorf("capture: %w", err)
+	if err == nil {
+		if stmt.Step() {
+			said = stmt.ColumnText(0)
+		}
+		err = stmt.Err()
+		stmt.Close()
 	}
-	defer stmt.Close()
-	if stmt.Step() && stmt.ColumnText(0) != "ok" {
-		return fmt.Errorf("%w (quick_check: %s)", ErrDamaged, stmt.ColumnText(0))
-	}
-	if err := stmt.Err(); err != nil {
+	switch {
+	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB):
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case errors.Is(err, sqlite3.ERROR):
+		// "no such collation sequence", for instance: only its application can look
+		// into this database, and nothing says that it is damaged.
+		return nil
+	case err != nil:
+		return fmt.Errorf("capture: quick_check: %w", err)
+	case said != "ok":
+		return fmt.Errorf("%w (quick_check: %s)", ErrDamaged, said)
 	}
 	return nil
 }
