@@ -89,6 +89,9 @@ func (e *Engine) claimDone(ctx context.Context, o *segment.Object) error {
 	if err := e.confirm(ctx, o.Header.MinTXID); err != nil {
 		return err
 	}
+	if err := e.stands(ctx, o); err != nil {
+		return err
+	}
 	e.end.advance(o)
 	e.claimed = true
 	e.noteEnd(1, o.Size)

@@ -29,7 +29,9 @@ const (
 // fenced. But two that look at the same moment both find the key free, one
 // that is paused between look and write replaces what was written meanwhile, and
 // so does a request that arrives late: then the segments of the one don't follow
-// those of the other, and a restore fails and names the object.
+// those of the other, and a restore fails and names the object. A claim is read
+// once more before anything follows it, so that two that begin at the same moment,
+// as containers do that are started together, are told apart nearly always.
 type guard struct {
 	Store
 	missing func(conditions) // told once that conditions are missing
@@ -150,6 +152,25 @@ func (e *Engine) probe(ctx context.Context) error {
 	return err
 }
 
+// stands makes sure that the claim which was just written wasn't replaced by
+// another session's, which only a store without conditions lets happen.
+func (e *Engine) stands(ctx context.Context, claim *segment.Object) error {
+	if e.guard.known() == conditionsKept {
+		return nil
+	}
+	key := segment.LogKey(claim.Header.MinTXID)
+	o, err := e.existing(ctx, key)
+	switch {
+	case err != nil:
+		return err
+	case o == nil:
+		return fmt.Errorf("replicate: %s, just written, is gone: %w", key, ErrCorrupt)
+	case o.Chain != claim.Chain:
+		return e.fencedBy(ctx, key, o)
+	}
+	return nil
+}
+
 // weak tells people that the fence is weaker than it should be.
 func (e *Engine) weak(c conditions) {
 	what := "ignores"
@@ -157,7 +178,7 @@ func (e *Engine) weak(c conditions) {
 		what = "refuses"
 	}
 	text := "the store " + what + " conditional writes (If-None-Match): before each object is created it is looked whether its key is free; " +
-		"a second writer that comes later is fenced, but two at the same moment are not kept apart: make sure that only one process writes this database"
+		"a second writer that comes later is fenced, but two at the same moment may not be kept apart: make sure that only one process writes this database"
 	e.mu.Lock()
 	e.status.Warning = text
 	e.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
@@ -62,19 +63,19 @@ func TestWeakStores(t *testing.T) {
 			"create 1"},
 		{"ignores", func(s Store) Store { return weakStore{s, false} }, "ignores conditional writes",
 			"create 1, get 3, list 2",
-			// the probe twice; each object is looked for first
-			"create 2, put 2, get 3, list 1",
+			// the probe twice; each object is looked for first, the claim afterwards, too
+			"create 2, put 2, get 4, list 1",
 			"put 1, get 1",
 			"get 3, list 1",
-			"create 2, put 2, get 3, list 1",
+			"create 2, put 2, get 4, list 1",
 			"put 1, get 1"},
 		{"refuses", func(s Store) Store { return weakStore{s, true} }, "refuses conditional writes",
 			"create 1, put 1, get 4, list 2",
 			// the root's creation has shown it
-			"put 2, get 2, list 1",
+			"put 2, get 3, list 1",
 			"put 1, get 1",
 			"get 3, list 1",
-			"create 1, put 2, get 3, list 1",
+			"create 1, put 2, get 4, list 1",
 			"put 1, get 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -270,5 +271,87 @@ func TestRootReplaced(t *testing.T) {
 	}
 	if n := len(keys(t, inner, "")); n != before {
 		t.Errorf("%d objects before, %d after", before, n)
+	}
+}
+
+// Two begin at the same moment, and the store takes the root and the claim of
+// both: one is fenced before it uploads anything, the other's replica is whole.
+func TestWeakStoreTwoAtOnce(t *testing.T) {
+	rounds := 60
+	for round := range rounds {
+		inner := objstore.NewMem()
+		fs := faultstore.New(weakStore{inner, round%2 == 0})
+		meet := meeting{at: map[string]chan struct{}{}}
+		hooks := faultstore.Hooks{
+			Before: func(_ context.Context, c faultstore.Call) error { meet.both("before", c); return nil },
+			After:  func(_ context.Context, c faultstore.Call, err error) error { meet.both("after", c); return err },
+		}
+		fs.SetHooks(hooks)
+		var both [2]*machine
+		var procs [2]*process
+		for i := range both {
+			both[i] = newMachine(t, fs, uint64(2*round+i))
+			both[i].m.commit()
+			procs[i] = both[i].open()
+		}
+		var errs [2]error
+		var wg sync.WaitGroup
+		for i := range procs {
+			wg.Go(func() {
+				for range 3 {
+					if _, errs[i] = procs[i].Sync(within(t)); errs[i] != nil {
+						return
+					}
+					both[i].m.commit()
+				}
+			})
+		}
+		wg.Wait()
+		lost := 0
+		if errs[0] == nil {
+			lost = 1
+		}
+		var fenced *FencedError
+		if errs[1-lost] != nil || !errors.As(errs[lost], &fenced) || fenced.Session.String() != procs[1-lost].Status().Session {
+			t.Fatalf("round %d: %v / %v", round, errs[0], errs[1])
+		}
+		procs[1-lost].close(t)
+		both[1-lost].store = inner
+		both[1-lost].checkNewest()
+		procs[lost].kill()
+	}
+}
+
+// meeting makes two writes of the same key wait for each other: of the root, and
+// of the first claim.
+type meeting struct {
+	mu sync.Mutex
+	at map[string]chan struct{}
+}
+
+func (m *meeting) both(when string, c faultstore.Call) {
+	if c.Op != faultstore.Create && c.Op != faultstore.Put || c.Key != segment.InfoKey && c.Key != segment.LogKey(1) {
+		return
+	}
+	key := fmt.Sprint(when, c.Op, c.Key)
+	m.mu.Lock()
+	other, second := m.at[key]
+	switch {
+	case !second:
+		other = make(chan struct{})
+		m.at[key] = other
+	default:
+		select {
+		case <-other:
+		default:
+			close(other)
+		}
+	}
+	m.mu.Unlock()
+	if !second {
+		select {
+		case <-other:
+		case <-time.After(2 * time.Second): // it may have gone another way
+		}
 	}
 }

@@ -38,10 +38,10 @@
 // others have them. Backblaze B2 refuses them (ErrUnsupported), some servers
 // ignore them. The engine finds that out before it writes, warns, and looks
 // whether a key is free before it writes there. That fence is weaker: a second
-// writer that comes later is fenced all the same, but two that write at the same
-// moment are not kept apart, and a writer that is paused between look and write,
-// or a request that arrives late, replaces what was written meanwhile. A restore
-// then fails and names the object. S3 Express One Zone directory buckets list without order
+// writer that comes later is fenced all the same, and of two that begin at the
+// same moment nearly always one; but a writer that is paused between look and
+// write, or a request that arrives late, replaces what was written meanwhile. A
+// restore then fails and names the object. S3 Express One Zone directory buckets list without order
 // and are refused.
 //
 // A crash in the middle of a large upload leaves its parts in the bucket, unseen

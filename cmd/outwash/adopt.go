@@ -188,13 +188,13 @@ func (a *adoption) find(name string) (string, error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("%w: there is no database %s", errNoDatabase, name)
+		return "", fmt.Errorf("%s: %w", name, errNoDatabase)
 	case err != nil:
 		return "", err
 	case fi.IsDir():
 		return "", usagef("%s is a directory: give the name of the database file", name)
 	case fi.Size() == 0:
-		return "", fmt.Errorf("%w: %s is empty", errNoDatabase, name)
+		return "", fmt.Errorf("%s is empty: %w", name, errNoDatabase)
 	}
 	a.r.Database = adoptDatabase{Path: path, Bytes: fi.Size(), Modified: fi.ModTime().UTC()}
 	return path, nil

@@ -39,6 +39,9 @@ func checkFile(path, how, params string) error {
 	}
 	name := (&url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(abs), RawQuery: params}).String()
 	db, err := sqlite3.OpenFlags(name, sqlite3.OPEN_READONLY|sqlite3.OPEN_URI)
+	if errors.Is(err, sqlite3.NOTADB) || errors.Is(err, sqlite3.CORRUPT) {
+		return fmt.Errorf("%w: %w", errCheck, err)
+	}
 	if err != nil {
 		return fmt.Errorf("open %s for its check: %w", path, err)
 	}

@@ -31,7 +31,7 @@ var (
 	errInterrupted = errors.New("interrupted")
 	errNotEmpty    = errors.New("not empty")
 	errCheck       = errors.New("integrity check failed")
-	errNoDatabase  = errors.New("no database")
+	errNoDatabase  = errors.New("there is no such database")
 	errUnconfirmed = errors.New("not confirmed")
 )
 
