@@ -53,9 +53,9 @@ func (w *world) finish(c *sqlite3.Conn) {
 	w.same()
 }
 
-// TestForeignWriter: another program appends, checkpoints, restarts and empties
+// TestP8ForeignWriter: another program appends, checkpoints, restarts and empties
 // the WAL between our commits (traps P8, P8b).
-func TestForeignWriter(t *testing.T) {
+func TestP8ForeignWriter(t *testing.T) {
 	for _, sql := range []string{
 		"INSERT INTO t VALUES(2,'x')",
 		"INSERT INTO t VALUES(2,'x'); PRAGMA wal_checkpoint(PASSIVE)",

@@ -79,9 +79,9 @@ func (w *world) stats() (repairs, excess int64) {
 	return s.Repairs, s.Excess
 }
 
-// TestSpilledCommit: frames of a transaction that the cache wrote early are
+// TestP1SpilledCommit: frames of a transaction that the cache wrote early are
 // rewritten after its commit frame (trap P1).
-func TestSpilledCommit(t *testing.T) {
+func TestP1SpilledCommit(t *testing.T) {
 	w := newWorld(t, Options{})
 	c := w.open()
 	exec(t, c, "PRAGMA journal_mode=wal; PRAGMA cache_size=5; CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
@@ -99,9 +99,9 @@ func TestSpilledCommit(t *testing.T) {
 	w.finish(c)
 }
 
-// TestFailedCommit: a commit whose fsync fails is rolled back; its frames in the
+// TestP2FailedCommit: a commit whose fsync fails is rolled back; its frames in the
 // WAL are valid, and are no commit (traps P2, P2b).
-func TestFailedCommit(t *testing.T) {
+func TestP2FailedCommit(t *testing.T) {
 	for _, then := range []string{
 		"SELECT 1",
 		"INSERT INTO u VALUES(3)",
@@ -141,9 +141,9 @@ func TestFailedCommit(t *testing.T) {
 	}
 }
 
-// TestFailedRestart: the first commit of a generation fails at its header, at the
+// TestP2bFailedRestart: the first commit of a generation fails at its header, at the
 // header's sync, or at the commit's.
-func TestFailedRestart(t *testing.T) {
+func TestP2bFailedRestart(t *testing.T) {
 	for _, how := range []string{"header", "sync"} {
 		for _, then := range []string{"INSERT INTO u VALUES(3)", "PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO u VALUES(3)", "close", "kill"} {
 			t.Run(how+then, func(t *testing.T) {
@@ -203,9 +203,9 @@ func TestFailedTruncate(t *testing.T) {
 	}
 }
 
-// TestCheckpointBackPressure: when capture can't make room, checkpoints are busy,
+// TestP3CheckpointBackPressure: when capture can't make room, checkpoints are busy,
 // and the last close keeps the WAL (trap P3).
-func TestCheckpointBackPressure(t *testing.T) {
+func TestP3CheckpointBackPressure(t *testing.T) {
 	for _, point := range []string{"checkpoint", "spool-append", "delete"} {
 		t.Run(point, func(t *testing.T) {
 			var fail atomic.Bool
@@ -249,8 +249,8 @@ func TestCheckpointBackPressure(t *testing.T) {
 	}
 }
 
-// TestPersistWAL: the WAL stays after the last close (trap P7).
-func TestPersistWAL(t *testing.T) {
+// TestP7PersistWAL: the WAL stays after the last close (trap P7).
+func TestP7PersistWAL(t *testing.T) {
 	for _, limit := range []string{"-1", "0", "100000"} {
 		t.Run(limit, func(t *testing.T) {
 			w := newWorld(t, Options{})

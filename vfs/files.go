@@ -169,10 +169,7 @@ func (f *mainFile) PersistWAL() bool {
 // returns; in WAL mode no lock is held any more, unless the connection keeps the
 // database to itself.
 func (f *mainFile) CommitPhaseTwo() error {
-	err := vfsutil.WrapCommitPhaseTwo(f.File)
-	if err != nil && err != sqlite3.NOTFOUND {
-		return err
-	}
+	err := vfsutil.WrapCommitPhaseTwo(f.File) // the commit stands whatever it returns
 	switch {
 	case f.begun:
 		f.db.capture.Committed(&f.written)
