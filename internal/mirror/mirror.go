@@ -39,8 +39,8 @@ func (m *Mirror) Apply(e *segment.Entry) error {
 		return fmt.Errorf("mirror: entry %d (%s) follows %016x/%d, the state is %016x/%d",
 			m.entries+1, e.Kind, e.Pre, e.PreCommit, m.sum, len(m.pages))
 	}
-	if m.pageSize == 0 {
-		m.pageSize = e.PageSize
+	if m.pageSize == 0 || e.Whole {
+		m.pageSize, m.pages = e.PageSize, nil
 	}
 	if e.PageSize != m.pageSize {
 		return fmt.Errorf("mirror: page size %d, was %d", e.PageSize, m.pageSize)
