@@ -61,7 +61,7 @@ func TestRandom(t *testing.T) {
 // switch between all of them.
 func TestRandomModes(t *testing.T) {
 	for _, mode := range []string{"delete", "truncate", "persist", "memory", "switching"} {
-		t.Run(mode, func(t *testing.T) { randomRound(t, *flagSeed, *flagTime, mode) })
+		t.Run(mode, func(t *testing.T) { randomRound(t, *flagSeed, *flagTime*2/3, mode) })
 	}
 }
 
