@@ -115,8 +115,11 @@ func (a *applier) wanted(e *segment.Entry) (bool, error) {
 // needsBase is the error about an entry without pages.
 func (a *applier) needsBase(e *segment.Entry) error {
 	return fmt.Errorf("TXID %d took over a database; the snapshot that has its pages, %s, is missing: %w",
-		e.MaxTXID, segment.SnapshotKey(e.MaxTXID, e.Post), ErrCorrupt)
+		e.MaxTXID, segment.SnapshotKey(e.MaxTXID, e.Post), errNoBase)
 }
+
+// errNoBase is an ErrCorrupt, unless the snapshot is still to come.
+var errNoBase = fmt.Errorf("no base: %w", ErrCorrupt)
 
 func stamp(us int64) string { return timeOf(us).Format("2006-01-02T15:04:05.000000Z07:00") }
 

@@ -40,7 +40,9 @@ type model struct {
 	spooled bool              // … but the entries are in the spool
 	notOurs bool              // nothing connects it with any replica
 	file    string            // identity of the file
+	inFile  *state            // what of it a checkpoint brought into the file; nil: cur
 	synced  *state            // what a loss of power leaves of the file
+	history []*state          // states that the file went through; see power_test.go
 	settles bool              // commits are in the file at once
 	settled uint64            // or else: so many TXIDs of a source are
 	syncs   int
@@ -123,6 +125,7 @@ func checksum(pages [][]byte) uint64 {
 func (m *model) entry(old *state, next [][]byte, changed map[uint64]bool, low uint64, n int) *segment.Entry {
 	st := &state{pageSize: old.pageSize, pages: next, sum: checksum(next)}
 	m.cur, m.states[st.sum] = st, st
+	m.history = append(m.history, st)
 	m.now += 1000
 	e := &segment.Entry{
 		Kind: segment.Transaction, PageSize: st.pageSize, Count: uint64(n), Commit: st.commit(), MinCommit: low,
@@ -161,7 +164,7 @@ func (m *model) entry(old *state, next [][]byte, changed map[uint64]bool, low ui
 		if no <= old.commit() {
 			dict = append(dict, old.pages[i]...)
 		}
-		if len(list) == 64 || m.rng.IntN(5) == 0 {
+		if len(list) == 64 || len(plain)+len(p) > segment.MaxBlockPlain || m.rng.IntN(5) == 0 {
 			flush()
 		}
 	}

@@ -176,7 +176,7 @@ func (e *Engine) transient(err error) bool {
 	if errors.Is(err, errListed) {
 		return true
 	}
-	for _, permanent := range []error{ErrCorrupt, ErrVersion, ErrForeign, segment.ErrChain, errCrash} {
+	for _, permanent := range []error{ErrCorrupt, ErrVersion, ErrForeign, segment.ErrChain, segment.ErrInvalid, errCrash} {
 		if errors.Is(err, permanent) {
 			return false
 		}

@@ -32,7 +32,7 @@ type source struct {
 	changedEvidence, changedBegin int
 	proof                         string // of Continues
 	onBegin                       func()
-	starts                        []Start
+	checkBegin                    func(Start, Tail) // with the model locked
 }
 
 func (m *model) source() *source {
@@ -131,7 +131,9 @@ func (s *source) Begin(_ context.Context, start Start, tail Tail) error {
 		s.changedBegin--
 		return fmt.Errorf("model: %w", local.ErrChanged)
 	}
-	s.starts = append(s.starts, start)
+	if s.checkBegin != nil {
+		s.checkBegin(start, tail)
+	}
 	s.first, s.firstOut, s.lost = nil, false, false
 	switch start {
 	case StartAdopt, StartRepair:
@@ -305,7 +307,9 @@ func (s *source) Settled() uint64 {
 func (s *source) SyncFile() error {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	s.m.synced = s.m.cur
+	if s.m.synced = s.m.inFile; s.m.inFile == nil {
+		s.m.synced = s.m.cur
+	}
 	s.m.syncs++
 	return nil
 }

@@ -430,8 +430,7 @@ func (w *subject) restore(txid uint64) (string, error) {
 // nothingYet reports whether err says that the replica has no commit yet, or that
 // the first snapshot of a database that was there before is not finished.
 func nothingYet(err error) bool {
-	unfinished := strings.Contains(err.Error(), "took over a database") && strings.Contains(err.Error(), "is missing")
-	return unfinished || errors.Is(err, replicate.ErrNoReplica) || errors.Is(err, replicate.ErrNotRestorable)
+	return errors.Is(err, replicate.ErrNoReplica) || errors.Is(err, replicate.ErrNotRestorable)
 }
 
 // same checks that the source, with its log copied into it, is what is restored.
