@@ -25,6 +25,11 @@ func (w *world) stall() {
 	}})
 }
 
+// cut makes the store unreachable.
+func (w *world) cut() {
+	w.store.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error { return faultstore.ErrInjected }})
+}
+
 // dieAfter makes every write fail once n of them were begun.
 func (w *world) dieAfter(count *atomic.Int64, n int64) func(context.Context, faultstore.Call) error {
 	return func(_ context.Context, c faultstore.Call) error {

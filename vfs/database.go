@@ -25,8 +25,9 @@ type hooks struct {
 	off       map[string]bool // gates, see capture.Options
 	// source wraps what the engine takes entries from.
 	source func(path string, s replicate.Source) replicate.Source
-	files  local.FS        // what the local state is kept on
-	clock  replicate.Clock // the engine's
+	files  local.FS               // what the local state is kept on
+	limits func(*capture.Options) // of what waits
+	clock  replicate.Clock        // the engine's
 }
 
 // database is one replicated file of this process: its capture, its engine, and
@@ -134,10 +135,14 @@ func (db *database) start(v *replicated) (err error) {
 			db.dir.Close()
 		}
 	}()
-	db.capture, err = capture.Open(capture.Options{
+	co := capture.Options{
 		Path: db.path, Dir: db.dir, VFS: db.opts.Base, Logger: db.opts.logger(),
 		Failpoint: db.opts.hooks.failpoint, Off: db.opts.hooks.off,
-	})
+	}
+	if limit := db.opts.hooks.limits; limit != nil {
+		limit(&co)
+	}
+	db.capture, err = capture.Open(co)
 	if err != nil {
 		return err
 	}
@@ -200,6 +205,9 @@ func (db *database) decided(limit time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-db.engine.Decided():
+		if db.engine.Status().State == replicate.StateUnreachable {
+			db.capture.Unreachable()
+		}
 		return cmp.Or(db.engine.WriteError(), db.engine.Err())
 	case <-t.C:
 		s := db.engine.Status()

@@ -115,11 +115,12 @@ type DB struct {
 	pass  bool // a pinned pass reads the state at mark: mark must not move
 
 	// identity is that of the file whose state table is; "": there was none yet.
-	identity string
-	noted    bool    // a repair is pending, durably
-	writing  bool    // a transaction of this process is writing the database file
-	leftover Written // what transactions wrote that were rolled back
-	opened   time.Time
+	identity    string
+	noted       bool    // a repair is pending, durably
+	writing     bool    // a transaction of this process is writing the database file
+	leftover    Written // what transactions wrote that were rolled back
+	opened      time.Time
+	unreachable bool // nobody waits for a decision
 
 	private          atomic.Uint32 // last committed frame, by a connection that has no WAL-index; 0: there is none
 	emitted, settled atomic.Uint64 // TXIDs since Begin; see Settled

@@ -30,7 +30,7 @@ func (d *DB) BeforeCheckpoint() error {
 	if d.opts.Off["checkpoint"] {
 		return nil
 	}
-	if d.phase == idle && !d.noted && d.opts.Now().Sub(d.opened) < decideWait {
+	if d.phase == idle && !d.noted && d.decideWait() > 0 {
 		return ErrUndecided // the log would be the best proof
 	}
 	if _, err := d.captureLocked(true); err != nil {
@@ -102,7 +102,7 @@ func (d *DB) beforeLoss(next [2]uint32) error {
 		return err
 	}
 	if d.phase == idle && old != nil && !d.noted {
-		d.await(func() bool { return d.phase != idle }, decideWait-d.opts.Now().Sub(d.opened))
+		d.await(func() bool { return d.phase != idle || d.unreachable }, d.decideWait())
 	}
 	// A rebase reads at local speed and needs no lock that the caller holds.
 	for d.phase == rebasing || d.phase == repairing && d.pass {
@@ -133,9 +133,25 @@ func (d *DB) beforeLoss(next [2]uint32) error {
 	return d.keep()
 }
 
-// decideWait is how long after the opening a gate waits until it is known how
+// maxDecideWait is how long after the opening a gate waits until it is known how
 // database and replica relate.
-const decideWait = 5 * time.Second
+const maxDecideWait = 5 * time.Second
+
+func (d *DB) decideWait() time.Duration {
+	if d.unreachable {
+		return 0
+	}
+	return maxDecideWait - d.opts.Now().Sub(d.opened)
+}
+
+// Unreachable says that the application uses the database, though how it relates
+// to the replica isn't known until the store answers: gates don't wait for that.
+func (d *DB) Unreachable() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unreachable = true
+	d.cond.Broadcast()
+}
 
 // await waits, with mu held, until ok or the time is up.
 func (d *DB) await(ok func() bool, limit time.Duration) bool {

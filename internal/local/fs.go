@@ -27,9 +27,10 @@ type File interface {
 	Truncate(size int64) error
 }
 
-type osFS struct{}
+// OS is the FS of the system.
+type OS struct{}
 
-func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+func (OS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err // not a File that has a nil in it
@@ -37,9 +38,9 @@ func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	return f, nil
 }
 
-func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 
-func (osFS) SyncDir(name string) error {
+func (OS) SyncDir(name string) error {
 	if runtime.GOOS == "windows" { // directories can't be synced there
 		return nil
 	}

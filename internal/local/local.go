@@ -43,7 +43,7 @@ func Open(database string) (*Dir, error) { return OpenFS(database, nil) }
 // OpenFS is Open on a file system; nil is the system's.
 func OpenFS(database string, on FS) (*Dir, error) {
 	if on == nil {
-		on = osFS{}
+		on = OS{}
 	}
 	d := &Dir{path: database + Suffix, fs: on}
 	err := os.Mkdir(d.path, 0o700)
