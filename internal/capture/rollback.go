@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -143,9 +144,12 @@ func (d *DB) commitFile(w *Written) error {
 	}
 	// So that the end of the process doesn't take it away; what the end of power
 	// takes is found by a repair.
-	if err := d.spill(false); err != nil {
-		d.log.Warn("can't write the spool", "database", d.opts.Path, "error", err)
-		return nil
+	err = d.spill(false)
+	if errors.Is(err, errSpoolFull) {
+		return d.giveUp(err)
+	}
+	if err != nil {
+		return nil // memory has it, too
 	}
 	return d.compact()
 }
