@@ -72,12 +72,14 @@ func decide(s situation) (action, error) {
 		return actContinue, nil
 	case s.empty():
 		return s.adoption(), nil
-	case s.repairable():
+	case s.inUse && s.repairable():
 		return actRepair, nil
 	case ev.Scanned && !s.searched:
 		return actSearch, nil
 	case s.earlier != 0:
 		return s.behind()
+	case s.repairable():
+		return actRepair, nil
 	}
 	return s.differs()
 }
@@ -134,10 +136,10 @@ func (s *situation) missing() (action, error) {
 }
 
 // behind: the database is a state that the line had before. It is brought forward
-// without a question only where it is this machine's own: whoever restored an
-// earlier state on purpose must find it as it was.
+// without a question only where it is this machine's own and never was further:
+// whoever put an earlier state there on purpose must find it as it was.
 func (s *situation) behind() (action, error) {
-	if s.canRestore && !s.inUse && s.ours() && s.lineage.KnowsFile(s.evidence.Identity) {
+	if s.canRestore && !s.inUse && s.ours() && s.lineage.KnowsFile(s.evidence.Identity) && !s.repairable() {
 		return actRestore, nil
 	}
 	return s.ask(ErrDiverged, "the database is at TXID %d, the replica ends at TXID %d, checksum %016x, last written by %s. "+

@@ -9,12 +9,18 @@ import (
 	"github.com/outwash/outwash/internal/segment"
 )
 
-// earlierSegments is how many log segments are looked through at most.
-const earlierSegments = 10000
+const (
+	// earlierSegments is how many log segments are looked through at most.
+	earlierSegments = 10000
+	// staleSegments is the same where the database is about to be repaired, and only
+	// a copy of an older state that was put over it is to be noticed.
+	staleSegments = 256
+)
 
 // earlier finds where on the line, up to its end, the state with this checksum
-// and size is: in a snapshot's key, or else in the newest log segments. 0: nowhere.
-func (l *line) earlier(ctx context.Context, end *lineEnd, sum, commit uint64) (uint64, error) {
+// and size is: in a snapshot's key, or else in the newest log segments, at most
+// so many. 0: nowhere.
+func (l *line) earlier(ctx context.Context, end *lineEnd, sum, commit uint64, most int) (uint64, error) {
 	snaps, err := listSnapshots(ctx, l.store)
 	if err != nil {
 		return 0, err
@@ -32,7 +38,7 @@ func (l *line) earlier(ctx context.Context, end *lineEnd, sum, commit uint64) (u
 			return k.txid, nil
 		}
 	}
-	keys, err := l.newest(ctx, end.TXID, earlierSegments)
+	keys, err := l.newest(ctx, end.TXID, most)
 	if err != nil {
 		return 0, err
 	}

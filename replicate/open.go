@@ -81,9 +81,13 @@ func (e *Engine) look(ctx context.Context, timeout time.Duration) (situation, er
 
 // search decides with the knowledge of where on the line the database's state is.
 func (e *Engine) search(ctx context.Context, s *situation) (action, error) {
+	most := earlierSegments
+	if s.repairable() {
+		most = staleSegments
+	}
 	err := e.persist(ctx, "look for the database's state in the log", StateOpening, func(ctx context.Context) (err error) {
 		l := line{timedStore{e.opts.Store, uploadTimeout(segment.MaxInline)}, s.end.Database}
-		s.earlier, err = l.earlier(ctx, &s.end, s.evidence.Checksum, s.evidence.Commit)
+		s.earlier, err = l.earlier(ctx, &s.end, s.evidence.Checksum, s.evidence.Commit, most)
 		return err
 	})
 	if err != nil {
