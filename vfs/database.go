@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -152,16 +151,7 @@ func (db *database) start(v *replicated) (err error) {
 		Failpoint: db.opts.hooks.failpoint, Clock: db.opts.hooks.clock,
 	}
 	if db.p.restore == RestoreAuto {
-		o.Restore = func(ctx context.Context, _ replicate.Tail) error {
-			if err := removeEmpty(db.path); err != nil {
-				return err
-			}
-			r, err := replicate.Restore(ctx, replicate.RestoreOptions{Store: store, Output: db.path, Logger: db.opts.logger()})
-			if err == nil {
-				db.log.Info("restored", "txid", r.TXID, "bytes", r.Bytes)
-			}
-			return err
-		}
+		o.Restore = func(ctx context.Context, _ replicate.Tail) error { return db.restore(ctx, store) }
 	}
 	if w := db.opts.hooks.source; w != nil {
 		o.Source = w(db.path, o.Source)
@@ -418,13 +408,4 @@ func (db *database) refuse(err error) error {
 		db.log.Error("write refused", "error", err)
 	}
 	return vfs.SystemError(err, sqlite3.READONLY)
-}
-
-// removeEmpty removes a database file of no bytes: it is as good as none.
-func removeEmpty(path string) error {
-	fi, err := os.Stat(path)
-	if err != nil || fi.Size() > 0 {
-		return nil
-	}
-	return os.Remove(path)
 }

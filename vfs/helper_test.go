@@ -218,8 +218,12 @@ func (w *world) same() {
 	want, err := os.ReadFile(w.path)
 	must(w.t, err)
 	got, size := w.mirror.Image()
-	must(w.t, mirror.Compare(want, got, size))
-	must(w.t, mirror.Compare(want, w.restore(0), size))
+	if err := mirror.Compare(want, got, size); err != nil {
+		w.t.Errorf("what was captured: %v", err)
+	}
+	if err := mirror.Compare(want, w.restore(0), size); err != nil {
+		w.t.Errorf("what is restored: %v", err)
+	}
 	must(w.t, mirror.Check(got, true))
 }
 

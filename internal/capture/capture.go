@@ -38,8 +38,6 @@ var (
 	// ErrReplaced: another file took the database's name while it was replicated.
 	ErrReplaced = errors.New("the database file was replaced by another one while it was being replicated: " +
 		"close all connections and open it again")
-	// ErrDamaged: the database has to be compared with its replica and is not sound.
-	ErrDamaged = errors.New("the database is damaged")
 	// ErrChecksums: the driver keeps checksums in the pages.
 	ErrChecksums = errors.New("databases with page checksums (8 reserved bytes, EnableChecksums) can't be replicated: " +
 		"the driver puts the checksums in behind the WAL")

@@ -45,7 +45,7 @@ func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, err
 
 	file, err := os.Open(d.opts.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		ev.Found = "no database file"
+		ev.Found, ev.Continues = "no database file", ev.Spooled > 0
 		return ev, nil
 	}
 	if err != nil {
@@ -57,7 +57,7 @@ func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, err
 		return ev, fmt.Errorf("capture: %w", err)
 	}
 	if fi.Size() == 0 {
-		ev.Found = "an empty database file"
+		ev.Found, ev.Continues = "an empty database file", ev.Spooled > 0
 		return ev, nil
 	}
 	h, err := readDatabaseHeader(file, d.opts.Path)

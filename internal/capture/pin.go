@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
 	"github.com/outwash/outwash/internal/wal"
 )
@@ -64,7 +65,7 @@ func (p *pin) sound() error {
 	}
 	switch {
 	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return fmt.Errorf("%w: %w", local.ErrDamaged, err)
 	case errors.Is(err, sqlite3.ERROR):
 		// "no such collation sequence", for instance: only its application can look
 		// into this database, and nothing says that it is damaged.
@@ -72,7 +73,7 @@ func (p *pin) sound() error {
 	case err != nil:
 		return fmt.Errorf("capture: quick_check: %w", err)
 	case said != "ok":
-		return fmt.Errorf("%w (quick_check: %s)", ErrDamaged, said)
+		return fmt.Errorf("%w (quick_check: %s)", local.ErrDamaged, said)
 	}
 	return nil
 }

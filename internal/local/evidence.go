@@ -21,6 +21,10 @@ const (
 // be decided anew how it relates to the replica.
 var ErrChanged = errors.New("database changed while it was compared with its replica")
 
+// ErrDamaged means that a database that has to be compared with its replica is not
+// sound: its state is not what anybody committed.
+var ErrDamaged = errors.New("the database is damaged")
+
 // Tail is the end of the replica's line. The zero value is a line of nothing.
 type Tail struct {
 	TXID     uint64
