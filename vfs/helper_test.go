@@ -54,6 +54,7 @@ func newWorld(t testing.TB, opts Options) *world {
 		t.Cleanup(func() { done.Store(true) })
 		opts.Logger = slog.New(slog.NewTextHandler(testWriter{t, &done}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
+	t.Cleanup(func() { w.kill() }) // before the directory is removed
 	w.store = faultstore.New(replicate.NewMemStore())
 	opts.Store = func(string) (replicate.Store, error) { return w.store, nil }
 	opts.hooks.source = func(_ string, s replicate.Source) replicate.Source { return &tee{Source: s, w: w} }
@@ -232,6 +233,7 @@ func (w *world) kill() {
 	for _, db := range w.databases() {
 		db.cancel()
 		<-db.engine.Done()
+		db.running.Wait()
 	}
 }
 
