@@ -20,7 +20,8 @@
 //   - replica: URL of the replica (s3://, file://, mem://), or off. Without it:
 //     Options.Store, Options.Replica, then $OUTWASH_REPLICA; none is an error.
 //   - replica_restore: never (default), or auto: a missing database file is
-//     restored when it is opened.
+//     restored when it is opened, and one that was replicated from here is brought
+//     forward when another machine has gone on.
 //   - replica_max_lag: least time between two uploads, e.g. 1s (default);
 //     0: as fast as the store answers.
 //   - replica_open_timeout: how long an open waits to find out how database and
@@ -28,17 +29,18 @@
 //   - replica_close_timeout: how long the last close waits for the store (5s);
 //     0: not at all.
 //
-// Every commit in WAL mode becomes a transaction of the replica, whichever
-// connection of the process makes it. A name without URI parameters (ATTACH,
+// Every commit becomes a transaction of the replica, whichever connection of the
+// process makes it, in every journal mode. A name without URI parameters (ATTACH,
 // VACUUM INTO) is not replicated, unless the same file is already. Read-only
 // opens don't replicate.
 //
 // # Caveats
 //
-// Rollback-journal modes, locking_mode=exclusive and databases with the driver's
-// page checksums are refused. One process
-// replicates a database; another that opens it through this VFS meanwhile is
-// refused. Commits by programs without this VFS are found and replicated, but
+// In rollback-journal modes a transaction is read back and compressed while its
+// COMMIT holds the lock; WAL mode costs less. locking_mode=exclusive waits until
+// replication has begun. Databases with the driver's page checksums are refused.
+// One process replicates a database; another that opens it through this VFS
+// meanwhile is refused. Commits by programs without this VFS are found and replicated, but
 // not always one by one. When another session extends the replica, writes fail
 // with SQLITE_READONLY and Stat says who: see [replicate.ErrFenced].
 package vfs
