@@ -267,26 +267,40 @@ func TestPassThrough(t *testing.T) {
 	w.finish(w.open())
 }
 
-// TestSeveralDatabases: one connection, several replicated databases.
+// TestSeveralDatabases: one connection, several replicated databases, transactions
+// over both; in every journal mode.
 func TestSeveralDatabases(t *testing.T) {
-	b := newWorld(t, Options{})
-	b.name += "b"
-	Register(b.name, b.opts)
-	a := newWorld(t, Options{})
-	c := a.open()
-	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
-	exec(t, c, "ATTACH 'file:"+b.path+"?vfs="+b.name+"&replica_max_lag=0' AS b; PRAGMA b.journal_mode=wal; CREATE TABLE b.t(a)")
-	for i := range 20 {
-		exec(t, c, fmt.Sprintf("BEGIN; INSERT INTO t VALUES(%d); INSERT INTO b.t VALUES(%d); COMMIT", i, i))
-		if i%7 == 0 {
-			exec(t, c, "PRAGMA wal_checkpoint(TRUNCATE)")
-		}
-	}
-	b.sync()
-	a.sync()
-	must(t, c.Close())
-	for _, w := range []*world{a, b} {
-		w.shutdown()
-		w.same()
+	for _, modes := range [][2]string{{"wal", "wal"}, {"delete", "delete"}, {"truncate", "persist"}, {"wal", "delete"}, {"memory", "wal"}} {
+		t.Run(modes[0]+"+"+modes[1], func(t *testing.T) {
+			b := newWorld(t, Options{})
+			b.name += "b"
+			Register(b.name, b.opts)
+			a := newWorld(t, Options{})
+			for _, w := range []*world{a, b} {
+				w.strict()
+			}
+			c := a.open()
+			exec(t, c, "PRAGMA journal_mode="+modes[0]+"; CREATE TABLE t(a)")
+			exec(t, c, "ATTACH 'file:"+b.path+"?vfs="+b.name+"&replica_max_lag=0' AS b; PRAGMA b.journal_mode="+modes[1]+"; CREATE TABLE b.t(a)")
+			first := [2]uint64{a.sync(), b.sync()}
+			for i := range 20 {
+				end := "COMMIT"
+				if i%5 == 4 {
+					end = "ROLLBACK"
+				}
+				exec(t, c, fmt.Sprintf("BEGIN; INSERT INTO t VALUES(%d); INSERT INTO b.t VALUES(%d); %s", i, i, end))
+				if i%7 == 0 {
+					exec(t, c, "PRAGMA wal_checkpoint(TRUNCATE)")
+				}
+			}
+			if got := [2]uint64{a.sync(), b.sync()}; got != [2]uint64{first[0] + 16, first[1] + 16} {
+				t.Errorf("TXIDs %d after 16 commits behind %d", got, first)
+			}
+			must(t, c.Close())
+			for _, w := range []*world{a, b} {
+				w.shutdown()
+				w.same()
+			}
+		})
 	}
 }
