@@ -15,15 +15,16 @@ import (
 
 // Interleavings that internal/model found worth a look, done by the real engine.
 
-// gate stops an engine at a failpoint until it is opened.
+// gate stops an engine at a failpoint until it is opened, or the test ends.
 type gate struct {
+	t           *testing.T
 	name        string
 	there, open chan struct{}
 	once        sync.Once
 }
 
-func newGate(name string) *gate {
-	return &gate{name: name, there: make(chan struct{}), open: make(chan struct{})}
+func newGate(t *testing.T, name string) *gate {
+	return &gate{t: t, name: name, there: make(chan struct{}), open: make(chan struct{})}
 }
 
 // stopAt makes an engine stop at each gate, at its first passing.
@@ -34,7 +35,10 @@ func stopAt(gates ...*gate) func(*EngineOptions) {
 				if g.name == name {
 					g.once.Do(func() {
 						close(g.there)
-						<-g.open
+						select {
+						case <-g.open:
+						case <-g.t.Context().Done():
+						}
 					})
 				}
 			}
@@ -50,7 +54,7 @@ func stopAt(gates ...*gate) func(*EngineOptions) {
 func TestReplayStrayClaimReadAtOpen(t *testing.T) {
 	inner := objstore.NewMem()
 	a := newMachine(t, inner, 1)
-	claimed := newGate("log-before")
+	claimed := newGate(t, "log-before")
 	p := a.open(stopAt(claimed))
 	a.m.commit()
 	<-claimed.there
@@ -107,10 +111,10 @@ func TestReplayFirstContactByTwoCopies(t *testing.T) {
 	grown(a.m, 300)
 	a.m.notOurs = true
 	b := copyOf(a, 2)
-	publish := newGate("snapshot-before")
+	publish := newGate(t, "snapshot-before")
 	p := a.open(small, stopAt(publish))
 	<-publish.there
-	export, adopted := newGate("export-before"), newGate("adopt-after")
+	export, adopted := newGate(t, "export-before"), newGate(t, "adopt-after")
 	q := b.open(small, stopAt(export, adopted))
 	<-export.there // it has read and claimed
 	close(publish.open)
@@ -119,7 +123,7 @@ func TestReplayFirstContactByTwoCopies(t *testing.T) {
 	<-adopted.there
 
 	_, _, err := restoreTo(t, store)
-	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), segment.SnapshotPrefix) {
+	if !errors.Is(err, ErrNotRestorable) || !strings.Contains(err.Error(), "TXID 3") {
 		t.Fatalf("a restore without the snapshot: %v", err)
 	}
 	res, image, err := restoreTo(t, store, func(o *RestoreOptions) { o.TXID = acked })
@@ -210,4 +214,59 @@ func TestReplayCopiedLineage(t *testing.T) {
 	p.sync(t)
 	a.checkNewest()
 	p.close(t)
+}
+
+// Power fails while an upload is under way, and takes with it the commit that is
+// being uploaded. The database, at the replica's end as far as anybody can see,
+// goes on with another commit, and then the upload arrives. Both can't be: it is
+// refused by name, and the replica has the one that arrived, nothing mixed.
+func TestReplayLateUploadAfterPowerLoss(t *testing.T) {
+	fs := faultstore.New(objstore.NewMem())
+	a := newMachine(t, fs, 1)
+	a.m.commit()
+	p := a.open()
+	p.sync(t)
+	p.close(t)
+	before, entries := a.m.cur, len(a.m.entries)
+	p = a.open()
+	a.m.commit()
+	taken := a.m.cur
+	p.sync(t)
+	p.kill()
+	segs := walk(t, fs.Inner())
+	key := segment.LogKey(segs[len(segs)-1].Header.MinTXID)
+	late := get(t, fs.Inner(), key) // it has yet to arrive, and nobody was told that it did
+	fs.Inner().Delete(t.Context(), key)
+	dir, err := local.Open(a.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.NotePosition(local.Position{}); err != nil {
+		t.Fatal(err)
+	}
+	dir.Close()
+	a.m.cur, a.m.entries = before, a.m.entries[:entries]
+
+	var once sync.Once
+	fs.SetHooks(faultstore.Hooks{Before: func(ctx context.Context, c faultstore.Call) error {
+		if c.Op == faultstore.Create {
+			once.Do(func() { fs.Inner().Create(ctx, key, late) })
+		}
+		return nil
+	}})
+	p = a.open()
+	if err := p.wait(t); err != nil {
+		t.Fatal(err)
+	}
+	a.m.commit()
+	if _, err := p.Sync(within(t)); !errors.Is(err, ErrRepair) && !errors.Is(err, ErrDiverged) {
+		t.Fatal(err)
+	}
+	if p.WriteError() == nil {
+		t.Fatal("writes go on")
+	}
+	_, image, err := restoreTo(t, fs.Inner())
+	if err != nil || string(image) != string(taken.image()) {
+		t.Fatalf("the replica: %v", err)
+	}
 }

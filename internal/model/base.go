@@ -23,7 +23,9 @@ func (x *explorer) firstContact(s *state, i int, how mode) bool {
 		x.fence(s, i, theirs)
 		return true
 	}
-	m.end, m.noted, m.frozen = m.frozen, m.frozen, 0
+	m.end, m.frozen = m.frozen, 0
+	m.set(reached, true)
+	x.noteLineage(m)
 	if m.snap == 0 { // only with AdoptFirst off
 		x.published(s, i)
 	}
@@ -35,7 +37,7 @@ func (x *explorer) export(s *state, i int) bool {
 	m := &s.m[i]
 	end := x.t.objects[m.end]
 	o := object{kind: snapshot, session: m.session(i), max: end.max, prev: m.end, post: end.post}
-	if m.phase != running || !m.is(claimed) || m.is(exporting|adopting) || m.frozen != 0 || m.snap != 0 || m.del != 0 || m.delOld != 0 ||
+	if m.phase != running || !m.is(claimed) || m.is(exporting|adopting|repairing) || m.frozen != 0 || m.snap != 0 || m.del != 0 || m.delOld != 0 ||
 		int(s.exports) >= x.world.exports {
 		return false
 	}

@@ -12,8 +12,10 @@
 // created if absent, none is ever overwritten.
 //
 // A machine has a database, and beside it, lasting through crashes, its lineage:
-// the sessions it ever began, and the newest position that it knows to be in the
-// replica. What the database has beyond the replica's end waits to be uploaded.
+// the sessions it ever began, and positions that the database is known to have
+// reached: the newest acknowledged one, which counts until power is lost, and one
+// that was noted when the file had been synced. Both name the file that they are
+// true of. What the database has beyond the replica's end waits to be uploaded.
 // One session runs at a time on one machine; any number of machines can believe
 // to be the replica's writer.
 //
@@ -24,8 +26,11 @@
 //     may be long past when it is done.
 //  2. decides. If the database contains the end's state it continues; an empty
 //     line is begun, by an entry with the database's content (adopt), if it has
-//     any; a machine without a database restores it from the replica. Anything
-//     else is refused.
+//     any; a machine without a database restores it from the replica, and so does
+//     one whose own database is at an earlier position of the line, after a loss
+//     of power, say. A database that changed while nobody looked is repaired, by
+//     an entry with what differs, if it is proven that it had reached the end
+//     once. Anything else is refused, or, if a person says so, adopted.
 //  3. notes its ID in the lineage, durably, and then claims: it creates a claim,
 //     a segment without pages, at the key behind the end. Who finds the key taken
 //     reads what is there. An object of another machine: the line went on without

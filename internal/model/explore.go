@@ -10,6 +10,7 @@ import (
 type role struct {
 	content  int  // commits in its database from the beginning
 	restores bool // it restores a missing database (replica_restore=auto)
+	adopts   bool // whom it would refuse it adopts (outwash adopt)
 	large    bool // its database is too large for an adopt entry with pages
 	commits  int
 	sessions int
@@ -22,6 +23,11 @@ type world struct {
 	roles   [machines]role
 	faults  int      // replies that get lost
 	exports int      // snapshots by running sessions
+	mishaps int      // of the following
+	power   bool     // losses of power
+	blind   bool     // changes while nobody looks
+	swap    bool     // older files put in the place of the database
+	adopts  int      // times
 	lag     bool     // listings at open may lack the newest key
 	clone   bool     // the last machine may begin as a copy of the first, lineage and all
 	reader  bool     // somebody restores, slowly
@@ -40,6 +46,10 @@ const (
 	doExport
 	doRetain
 	doMerge
+	doSettle
+	doPower
+	doBlind
+	doSwap
 	doClone
 	doRestore // arg: mode
 	doLand    // arg: which late request
@@ -90,10 +100,13 @@ const (
 	byTXID
 	// lateList: a listing lacked so much that the replica seems to be damaged.
 	lateList
+	// needsPerson: a loss of power leaves a machine with a database that is not on
+	// the line, and nobody else can go on either.
+	needsPerson
 	numNotes
 )
 
-var noteNames = [numNotes]string{"stray claim read at open", "stray claim, lineage copied", "restorable by TXID only", "a late listing looks like damage"}
+var noteNames = [numNotes]string{"stray claim read at open", "stray claim, lineage copied", "restorable by TXID only", "a late listing looks like damage", "a person must decide after a loss of power"}
 
 func (n note) String() string { return noteNames[n] }
 
@@ -139,6 +152,7 @@ func (x *explorer) start() state {
 	for i := range x.world.n {
 		for range x.world.roles[i].content {
 			x.commit(&s, i)
+			s.m[i].safe = s.m[i].db
 		}
 	}
 	for _, a := range x.world.before {
@@ -156,6 +170,7 @@ func (x *explorer) start() state {
 func (x *explorer) commit(s *state, i int) {
 	m := &s.m[i]
 	m.db = x.t.commit(m.db, uint8(i*perMachine)+m.commits)
+	m.file = max(m.file, 1)
 	m.commits++
 	m.set(fresh, false)
 }
@@ -193,6 +208,10 @@ func (x *explorer) do(s *state, a action) bool {
 		return x.export(s, i)
 	case doRetain:
 		return x.retain(s, i)
+	case doSettle:
+		return x.settle(s, i)
+	case doPower, doBlind, doSwap:
+		return x.mishap(s, i, a.verb)
 	case doMerge:
 		n, _ := x.t.grewFrom(m.db, x.t.objects[m.end].post)
 		if !w.merge || m.phase != running || m.is(claimed|adopting|exporting) || m.merged != 0 || n < 2 {
@@ -204,7 +223,8 @@ func (x *explorer) do(s *state, a action) bool {
 		if last := w.n - 1; !w.clone || i != 0 || s.m[last].sessions > 0 || s.m[last].db != 0 || m.db == 0 {
 			return false
 		}
-		s.m[w.n-1] = machine{db: m.db, lineage: m.lineage, noted: m.noted}
+		s.m[w.n-1].kept = m.kept
+		s.m[w.n-1].commits, s.m[w.n-1].sessions, s.m[w.n-1].file = 0, 0, m.file+8
 		x.say("%c is copied to another machine", 'a'+i)
 	}
 	return true
@@ -250,7 +270,7 @@ func (x *explorer) run(limit int) (r result) {
 					x.found = [numNotes]bool{}
 					ok := x.do(&s, a)
 					if ok && x.bad == "" {
-						x.settle(&s)
+						x.prune(&s)
 						x.check(&s)
 					}
 					if !ok && x.bad == "" {
@@ -299,7 +319,7 @@ func (x *explorer) trace(n int, bad string) (lines []string, steps int, why stri
 		again.said = nil
 		again.do(&s, acts[i])
 		if again.bad == "" {
-			again.settle(&s)
+			again.prune(&s)
 			again.check(&s)
 		}
 		lines = append(lines, fmt.Sprintf("%2d. %s", len(acts)-i, strings.Join(again.said, "\n    ")))

@@ -81,10 +81,10 @@ func (x *explorer) restoreBefore(s *state, o id) hist {
 // waits, and one more commit. It depends on the store and on what outlives
 // sessions, so that few states need looking at.
 func (x *explorer) progress(s *state) {
-	key := state{log: s.log, snaps: s.snaps, tail: s.tail}
+	key := state{log: s.log, snaps: s.snaps, tail: s.tail, mishaps: s.mishaps}
 	for i := range x.world.n {
 		m := &s.m[i]
-		key.m[i] = machine{db: m.db, lineage: m.lineage, noted: m.noted, commits: m.commits, sessions: m.sessions}
+		key.m[i] = machine{kept: m.kept}
 	}
 	if !x.solo.add(x.hash(&key)) {
 		return
@@ -92,18 +92,28 @@ func (x *explorer) progress(s *state) {
 	say := x.saying
 	x.saying = false
 	defer func() { x.saying = say }()
+	person := false
 	for i := range x.world.n {
-		if x.alone(key, i) {
+		ok, refused := x.alone(key, i)
+		if ok && !refused {
 			return
 		}
+		person = person || refused
 	}
-	x.violate("no machine can go on")
+	if !person {
+		x.violate("no machine can go on")
+	} else if x.world.power {
+		x.note(needsPerson)
+	}
 }
 
-func (x *explorer) alone(s state, i int) bool {
+// alone lets a machine go on without anybody else. person: after a mishap it
+// can't by itself, and a person must decide.
+
+func (x *explorer) alone(s state, i int) (ok, person bool) {
 	m := &s.m[i]
 	if m.sessions == perMachine || m.commits == perMachine {
-		return false
+		return false, false
 	}
 	m.begin()
 	bad, found := x.bad, x.found
@@ -115,12 +125,15 @@ func (x *explorer) alone(s state, i int) bool {
 			committed = true
 		}
 		if !x.step(&s, i, answered) {
+			if s.mishaps > 0 && m.phase == refused {
+				return true, true
+			}
 			if committed || m.phase != running {
-				return committed && m.phase == running && m.end == s.tail && m.db == x.t.objects[m.end].post && x.bad == bad
+				return committed && m.phase == running && m.end == s.tail && m.db == x.t.objects[m.end].post && x.bad == bad, false
 			}
 			x.commit(&s, i)
 			committed = true
 		}
 	}
-	return false
+	return false, false
 }

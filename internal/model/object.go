@@ -23,6 +23,7 @@ const (
 	entries       // commits
 	adopt         // the database's content becomes the line's
 	adoptRef      // … and its pages are in a snapshot to come
+	repair        // what differs, of a database that had reached the state before
 	snapshot
 )
 
@@ -143,6 +144,6 @@ func (t *table) text(i id) string {
 	case snapshot:
 		return fmt.Sprintf("snapshot/%d (%s: %s)", o.max, sessionName(o.session), t.histText(o.post))
 	}
-	what := [...]string{entries: "state", adopt: "adopt", adoptRef: "adopt without pages"}[o.kind]
+	what := [...]string{entries: "state", adopt: "adopt", adoptRef: "adopt without pages", repair: "repair"}[o.kind]
 	return fmt.Sprintf("log/%d (%s, TXID %d to %d, %s: %s)", o.key, sessionName(o.session), o.min, o.max, what, t.histText(o.post))
 }

@@ -32,11 +32,11 @@ func (x *explorer) step(s *state, i int, how mode) bool {
 			return x.remove(s, i, how)
 		case m.snap != 0 && (!m.is(exporting) || m.frozen == 0 || !x.has(AdoptFirst)):
 			return x.publish(s, i, how)
-		case !m.is(claimed) && (m.is(restored|exporting|adopting) || m.db != x.t.objects[m.end].post):
+		case !m.is(claimed) && (m.is(restored|exporting|adopting|repairing) || m.db != x.t.objects[m.end].post):
 			return x.claim(s, i, how)
 		case m.is(exporting):
 			return x.firstContact(s, i, how)
-		case m.frozen != 0 || m.is(adopting) || m.db != x.t.objects[m.end].post:
+		case m.frozen != 0 || m.is(adopting|repairing) || m.db != x.t.objects[m.end].post:
 			return x.upload(s, i, how)
 		}
 		m.set(fresh, created)
@@ -99,74 +99,16 @@ func (x *explorer) read(s *state, i int) bool {
 // without pages whose snapshot is missing.
 func (x *explorer) checkBase(s *state, end id) bool {
 	switch k := x.t.objects[end].kind; {
-	case end == 0, x.t.objects[end].post == 0, k == entries, k == adopt:
+	case end == 0, x.t.objects[end].post == 0, k == entries, k == adopt, k == repair:
 		return false
 	}
 	for o := end; o != 0; o = s.log[x.t.objects[o].min-1] { // claims cover one TXID
 		switch x.t.objects[o].kind {
 		case adoptRef:
 			return x.t.max(s.newest()) < x.t.max(o)
-		case entries, adopt:
+		case entries, adopt, repair:
 			return false
 		}
 	}
 	return false
-}
-
-// decide is decide (replicate/decide.go), and Engine.begin.
-func (x *explorer) decide(s *state, i int) {
-	m := &s.m[i]
-	role := x.world.roles[i]
-	tail := x.t.objects[m.end].post
-	_, contains := x.t.grewFrom(m.db, tail)
-	continues := contains && tail != 0 || !x.has(Follows)
-	needsBase := x.has(NeedsBase) && x.checkBase(s, m.end)
-	known := m.end != 0 && m.lineage&(1<<x.t.objects[m.end].session) != 0
-	m.flags &= restored | claimed
-	if m.is(claimed) && x.t.objects[m.end].session != m.session(i) {
-		m.set(claimed, false)
-	}
-	m.frozen, m.merged, m.phase = 0, 0, running
-	switch {
-	case m.noted != 0 && x.t.max(m.noted) > x.t.max(m.end):
-		x.say("%s misses what was acknowledged before", x.who(s, i))
-		if x.note(lateList); !x.world.lag {
-			x.violate("%s: the replica ends before what was acknowledged", x.who(s, i))
-		}
-		m.phase = refused
-	case needsBase && m.db != 0 && (continues || known):
-		m.set(exporting, true)
-	case needsBase:
-		m.phase = refused
-	case m.db == 0 && tail == 0: // both are empty
-	case m.db == 0 && role.restores:
-		db, why := x.restore(s)
-		if why != "" {
-			m.phase = refused
-			break
-		}
-		x.say("%s restores: %s", x.who(s, i), x.t.histText(db))
-		m.db, m.phase = db, listing
-		m.set(restored, true)
-		return
-	case m.db == 0:
-		m.phase = refused
-	case continues:
-	case tail == 0 && role.large:
-		m.set(exporting, true)
-	case tail == 0:
-		m.set(adopting, true)
-	default:
-		m.phase = refused
-	}
-	switch {
-	case m.phase == refused:
-		x.say("%s is refused: it has %s", x.who(s, i), x.t.histText(m.db))
-	case m.is(exporting):
-		x.say("%s takes over the database: %s", x.who(s, i), x.t.histText(m.db))
-	case m.is(adopting):
-		x.say("%s begins with the database's content: %s", x.who(s, i), x.t.histText(m.db))
-	default:
-		x.say("%s continues with %s", x.who(s, i), x.t.histText(m.db))
-	}
 }

@@ -40,6 +40,13 @@ const (
 	// NeedsBase: a line whose last adopt entry lacks its snapshot is continued by
 	// nobody but who adopts again.
 	NeedsBase
+	// SameBoot: a position that was noted and not made durable proves nothing
+	// after a loss of power.
+	SameBoot
+	// SameFile: positions prove something of the file that they were noted of.
+	SameFile
+	// SyncFirst: a position is made durable once the file is.
+	SyncFirst
 	// KeepNewest: the newest log segment is never deleted.
 	KeepNewest
 	// KeepLog: of the log only that goes which the newest snapshot covers.
@@ -59,7 +66,7 @@ const (
 
 var ruleNames = [numRules]string{
 	"ClaimFirst", "KeepClaims", "Confirm", "NextKey", "Conditional", "Compare", "OwnEarlier", "Durable", "Frozen", "OwnAttempt",
-	"Follows", "Acknowledged", "AdoptFirst", "NeedsBase", "KeepNewest", "KeepLog", "AfterCreate", "Ascending", "FreshList",
+	"Follows", "Acknowledged", "AdoptFirst", "NeedsBase", "SameBoot", "SameFile", "SyncFirst", "KeepNewest", "KeepLog", "AfterCreate", "Ascending", "FreshList",
 }
 
 func (r Rule) String() string { return ruleNames[r] }

@@ -12,6 +12,8 @@ type state struct {
 	acked   uint16   // commits of which somebody was told that they are safe
 	faults  uint8    // replies lost
 	exports uint8    // snapshots begun, first contact aside
+	mishaps uint8    // losses of power, of continuity, files exchanged
+	adopts  uint8    // times that somebody said yes to it
 	m       [machines]machine
 	reader  reader
 }
@@ -42,19 +44,16 @@ const (
 	claimed                     // the session's claim is in the line
 	restored                    // it restored the database: claims at once
 	adopting                    // the first entry is an adopt entry with content
+	repairing                   // the first entry is of kind repair
+	reached                     // the file contains the line's end
+	used                        // the application was let in: the file must stay
 	exporting                   // first contact with a large database
 	fresh                       // the last step created a log segment
 )
 
-// machine is a database, what is kept beside it, and its session. What is before
-// phase outlives sessions.
+// machine is a database, what is kept beside it, and its session.
 type machine struct {
-	db       hist
-	lineage  uint16 // sessions, as bits
-	noted    id     // newest position known to be in the replica
-	commits  uint8
-	sessions uint8
-
+	kept
 	phase  phase
 	next   uint8 // reading: key
 	flags  flags
@@ -75,12 +74,30 @@ func (m *machine) set(f flags, on bool) {
 	}
 }
 
+// kept is what outlives sessions.
+type kept struct {
+	db       hist
+	safe     hist   // what a loss of power leaves of db
+	lineage  uint16 // sessions, as bits
+	noted    id     // newest position known to be in the replica
+	durable  id     // a position that the file contains, whatever happens
+	file     uint8  // identity of the database's file; 0: there is none
+	notedOf  uint8  // the file that contains noted; 0: none is known to
+	provedOf uint8  // … durable
+	lineOf   uint8  // the file that the lineage is about
+	outdated bool   // noted is from before the last loss of power
+	blind    bool   // what the file contains can only be told by comparing
+	commits  uint8
+	sessions uint8
+}
+
 // session is the ID of m's present session.
 func (m *machine) session(i int) uint8 { return uint8(i*perMachine) + m.sessions - 1 }
 
 // begin makes a new session of the machine, whatever became of the last.
 func (m *machine) begin() {
-	*m = machine{db: m.db, lineage: m.lineage, noted: m.noted, commits: m.commits, sessions: m.sessions + 1, phase: listing}
+	*m = machine{kept: m.kept, phase: listing}
+	m.sessions++
 }
 
 // newest is the newest snapshot.
@@ -152,9 +169,9 @@ func (x *explorer) sortSnaps(s *state) {
 	})
 }
 
-// settle drops late requests that can't have an effect any more, whatever
+// prune drops late requests that can't have an effect any more, whatever
 // happens: a claim that is part of the line stays.
-func (x *explorer) settle(s *state) {
+func (x *explorer) prune(s *state) {
 	if !x.has(KeepClaims) || !x.has(Conditional) {
 		return
 	}

@@ -25,19 +25,32 @@ var worlds = []world{
 		n:    2, roles: roles{{commits: 2, sessions: 1}, {commits: 1, sessions: 2}}, faults: 1, exports: 1, clone: true,
 	}, {
 		name: "two large databases with content meet",
-		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, large: true, commits: 1, sessions: 2}}, faults: 1,
+		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, large: true, commits: 1, sessions: 1}}, faults: 1,
 	}, {
 		name: "a large database's first contact, and who restores it meanwhile",
-		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {commits: 1, sessions: 2, restores: true, large: true}}, faults: 1, exports: 1,
+		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {commits: 1, sessions: 1, restores: true, large: true}}, faults: 1, exports: 1,
 	}, {
 		name: "two small databases with content meet",
 		n:    2, roles: roles{{content: 1, commits: 1, sessions: 2}, {content: 1, commits: 1, sessions: 2}}, faults: 1,
 	}, {
 		name: "a restore reads slowly while a writer goes on and deletes",
-		n:    1, roles: roles{{commits: 4, sessions: 2}}, exports: 2, reader: true,
+		n:    1, roles: roles{{commits: 4, sessions: 1}}, exports: 2, reader: true,
 	}, {
+		// With lost replies besides, a session can be fenced by its machine's earlier one.
 		name: "listings at open are late",
 		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 1, sessions: 1, restores: true}}, exports: 1, lag: true,
+	}, {
+		name: "power is lost, with it what the file did not contain",
+		n:    1, roles: roles{{commits: 3, sessions: 3, restores: true}}, faults: 1, mishaps: 1, power: true,
+	}, {
+		name: "a database changes while nobody looks, and is repaired",
+		n:    2, roles: roles{{commits: 3, sessions: 2, restores: true}, {commits: 1, sessions: 1, restores: true}}, faults: 1, mishaps: 1, blind: true,
+	}, {
+		name: "an older file is put in the database's place",
+		n:    1, roles: roles{{commits: 3, sessions: 3, restores: true, adopts: true}}, faults: 1, mishaps: 1, swap: true, power: true, adopts: 1,
+	}, {
+		name: "another database is adopted",
+		n:    2, roles: roles{{commits: 2, sessions: 2}, {content: 1, commits: 1, sessions: 1, adopts: true}}, faults: 1, adopts: 1,
 	},
 }
 
@@ -48,13 +61,13 @@ var largeWorlds = []world{
 		n:    2, roles: roles{{commits: 2, sessions: 3}, {commits: 2, sessions: 2}}, faults: 2,
 	}, {
 		name: "one machine crashes, large",
-		n:    1, roles: roles{{commits: 4, sessions: 4}}, faults: 3, exports: 2, merge: true,
+		n:    1, roles: roles{{commits: 3, sessions: 4}}, faults: 3, exports: 2, merge: true,
 	}, {
 		name: "two write, one deletes, large",
 		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 2, sessions: 2}}, faults: 1, exports: 2,
 	}, {
 		name: "take over, large",
-		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 2, sessions: 2, restores: true}}, faults: 1, exports: 2,
+		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 2, sessions: 2, restores: true}}, faults: 1, exports: 1,
 	}, {
 		name: "three machines, one reply lost, large",
 		n:    3, roles: roles{{commits: 3, sessions: 1}, {commits: 1, sessions: 1, restores: true}, {commits: 1, sessions: 1, restores: true}}, faults: 1, exports: 1,
@@ -72,7 +85,19 @@ var largeWorlds = []world{
 		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 1, sessions: 1, restores: true}}, exports: 2, reader: true,
 	}, {
 		name: "late listings, large",
-		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 1, sessions: 2, restores: true}}, faults: 1, exports: 1, lag: true,
+		n:    2, roles: roles{{commits: 3, sessions: 3}, {commits: 2, sessions: 2, restores: true}}, exports: 2, lag: true,
+	}, {
+		name: "power is lost, two machines, large",
+		n:    2, roles: roles{{commits: 3, sessions: 3, restores: true}, {commits: 1, sessions: 1, restores: true}}, faults: 1, mishaps: 1, power: true,
+	}, {
+		name: "all mishaps, large",
+		n:    1, roles: roles{{content: 1, commits: 3, sessions: 4, restores: true}}, faults: 1, exports: 1, mishaps: 2, power: true, blind: true, swap: true,
+	}, {
+		name: "repair, two machines, large",
+		n:    2, roles: roles{{commits: 3, sessions: 3, restores: true}, {commits: 2, sessions: 2, restores: true}}, faults: 1, mishaps: 1, blind: true,
+	}, {
+		name: "large databases adopted, large",
+		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, large: true, commits: 1, sessions: 2, adopts: true}}, faults: 1, adopts: 1,
 	},
 }
 
@@ -83,6 +108,8 @@ var (
 	crashing  = world{name: "crashing", n: 1, roles: roles{{commits: 3, sessions: 2}}, faults: 1, exports: 1}
 	taking    = world{name: "taking over", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 1, sessions: 1, restores: true}}, exports: 1}
 	contact   = world{name: "first contact", n: 2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, commits: 1, sessions: 1}}}
+	powerless = world{name: "power lost", n: 1, roles: roles{{content: 1, commits: 2, sessions: 2, restores: true}}, mishaps: 1, power: true}
+	swapping  = world{name: "older file", n: 1, roles: roles{{commits: 3, sessions: 2, restores: true}}, mishaps: 1, swap: true}
 	restoring = world{name: "slow restore", n: 1, roles: roles{{commits: 3, sessions: 1}}, exports: 1, reader: true}
 	lagging   = world{name: "late listings", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 0, sessions: 2, restores: true}}, exports: 1, lag: true}
 )

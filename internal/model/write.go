@@ -35,12 +35,10 @@ func (x *explorer) claim(s *state, i int, how mode) bool {
 		return x.step(s, i, how)
 	}
 	self := m.session(i)
-	if x.has(Durable) { // saveSession
-		m.lineage |= 1 << self
-	}
 	c := object{kind: claim, session: self, min: x.t.max(m.end) + 1, max: x.t.max(m.end) + 1, prev: m.end, post: x.t.objects[m.end].post}
 	x.key(&c)
 	ours := x.t.intern(c)
+	x.saveSession(m, self, ours)
 	created, ok := x.request(s, i, ours, how)
 	if !ok {
 		return true
@@ -89,9 +87,10 @@ func (x *explorer) confirm(s *state, i int, how mode) bool {
 
 func (x *explorer) claimDone(s *state, i int) {
 	m := &s.m[i]
-	m.end, m.noted, m.frozen, m.phase = m.frozen, m.frozen, 0, running
+	m.end, m.frozen, m.phase = m.frozen, 0, running
 	m.lineage |= 1 << m.session(i)
 	m.set(claimed, true)
+	x.noteLineage(m)
 }
 
 // fence is Engine.fencedBy.
@@ -101,7 +100,7 @@ func (x *explorer) fence(s *state, i int, by id) {
 	if int(x.t.objects[by].session)/perMachine == i {
 		x.violate("%s is fenced by its own machine", x.who(s, i))
 	}
-	*m = machine{db: m.db, lineage: m.lineage, noted: m.noted, commits: m.commits, sessions: m.sessions, phase: fenced, end: m.end}
+	*m = machine{kept: m.kept, phase: fenced, end: m.end}
 }
 
 // landed is Engine.landed: o, of one of this machine's sessions, has the key.
@@ -122,7 +121,8 @@ func (x *explorer) landed(s *state, i int, o id) {
 		m.end = o
 	case m.is(exporting),
 		m.is(adopting) != (t.kind == adopt),
-		m.is(adopting) && t.post != m.db,
+		m.is(repairing) != (t.kind == repair),
+		m.is(adopting|repairing) && t.post != m.db,
 		!ok, // then match finds no entry that ends there
 		m.merged != 0 && t.post != m.merged && !x.grew(t.post, m.merged):
 		x.say("  … by an earlier attempt with other entries: it decides anew")
@@ -141,9 +141,12 @@ func (x *explorer) grew(h, old hist) bool {
 // upload is Engine.uploadNext with freeze and createLog (replicate/upload.go).
 func (x *explorer) upload(s *state, i int, how mode) bool {
 	m := &s.m[i]
-	if m.frozen == 0 || !x.has(Frozen) && !m.is(adopting) {
+	if m.frozen == 0 || !x.has(Frozen) && !m.is(adopting|repairing) {
 		if m.frozen = x.freeze(s, i); m.frozen == 0 {
 			return true
+		}
+		if m.is(reached) && m.safe == m.db { // settleFrozen
+			m.durable, m.provedOf = m.frozen, m.file
 		}
 	}
 	created, ok := x.request(s, i, m.frozen, how)
@@ -176,6 +179,8 @@ func (x *explorer) freeze(s *state, i int) id {
 	switch {
 	case m.is(adopting):
 		o.kind, n = adopt, 1
+	case m.is(repairing):
+		o.kind, n = repair, 1
 	case !ok:
 		x.violate("%s: what waits does not follow the line's end", x.who(s, i))
 		m.phase = refused
@@ -190,8 +195,10 @@ func (x *explorer) freeze(s *state, i int) id {
 // commits in it is told.
 func (x *explorer) acknowledge(s *state, i int, o id) {
 	m := &s.m[i]
-	m.end, m.noted, m.frozen = o, o, 0
-	m.set(adopting, false)
+	m.end, m.frozen = o, 0
+	m.set(adopting|repairing, false)
+	m.set(reached, true)
+	x.noteLineage(m)
 	x.say("  %s acknowledges %s", x.who(s, i), x.t.histText(x.t.objects[o].post))
 	s.acked |= x.t.masks[x.t.objects[o].post]
 	if !x.t.isBefore(o, s.tail) {
