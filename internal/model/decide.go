@@ -44,14 +44,16 @@ func (x *explorer) decide(s *state, i int) {
 	case end.post == 0:
 		m.set(exporting, role.large)
 		m.set(adopting, !role.large)
-	case x.repairable(m):
+	case m.is(used) && x.repairable(m):
 		m.set(repairing, true)
-	case x.earlier(s, m):
-		if role.restores && !m.is(used) && (knowsFile || !x.has(SameFile)) {
+	case x.has(OldState) && x.earlier(s, m):
+		if role.restores && !m.is(used) && (knowsFile || !x.has(SameFile)) && !x.repairable(m) {
 			x.restoreFile(s, i)
 			return
 		}
 		ask = true
+	case x.repairable(m):
+		m.set(repairing, true)
 	default:
 		ask = true
 	}
@@ -80,7 +82,7 @@ func (x *explorer) decide(s *state, i int) {
 	default:
 		x.say("%s continues with %s", x.who(s, i), x.t.histText(m.db))
 	}
-	m.blind = false
+	m.blind, m.over = false, false
 	m.set(reached, !m.is(adopting|exporting))
 	m.set(used, true)
 }

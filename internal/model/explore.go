@@ -27,6 +27,7 @@ type world struct {
 	power   bool     // losses of power
 	blind   bool     // changes while nobody looks
 	swap    bool     // older files put in the place of the database
+	over    bool     // … and written over it, so that it seems to be the same file
 	adopts  int      // times
 	lag     bool     // listings at open may lack the newest key
 	clone   bool     // the last machine may begin as a copy of the first, lineage and all
@@ -100,13 +101,13 @@ const (
 	byTXID
 	// lateList: a listing lacked so much that the replica seems to be damaged.
 	lateList
-	// needsPerson: a loss of power leaves a machine with a database that is not on
-	// the line, and nobody else can go on either.
+	// needsPerson: a mishap leaves a machine with a database that is not on the
+	// line, and nobody else can go on either.
 	needsPerson
 	numNotes
 )
 
-var noteNames = [numNotes]string{"stray claim read at open", "stray claim, lineage copied", "restorable by TXID only", "a late listing looks like damage", "a person must decide after a loss of power"}
+var noteNames = [numNotes]string{"stray claim read at open", "stray claim, lineage copied", "restorable by TXID only", "a late listing looks like damage", "a person must decide after a mishap"}
 
 func (n note) String() string { return noteNames[n] }
 

@@ -102,7 +102,7 @@ func (x *explorer) progress(s *state) {
 	}
 	if !person {
 		x.violate("no machine can go on")
-	} else if x.world.power {
+	} else {
 		x.note(needsPerson)
 	}
 }

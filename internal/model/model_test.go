@@ -66,6 +66,8 @@ var bugs = []planted{
 	{rule: NeedsBase, world: contact, want: "can't be restored"},
 	{rule: SameBoot, world: powerless, want: "can't be restored"},
 	{rule: SameFile, world: swapping, want: "can't be restored"},
+	{rule: OldState, world: writing, want: "can't be restored"},
+	{rule: Untouched, world: writing, want: "can't be restored"},
 	{rule: SyncFirst, world: powerless, want: "can't be restored"},
 	{rule: KeepNewest, world: taking, want: "a restore fails"},
 	{rule: KeepLog, world: deleting, want: "a restore fails"},

@@ -84,7 +84,7 @@ func (x *explorer) mishap(s *state, i int, v verb) bool {
 		}
 		x.say("%c loses power, and has %s", 'a'+i, x.t.histText(m.db))
 	case doBlind:
-		if !x.world.blind || int(m.commits) >= x.world.roles[i].content+x.world.roles[i].commits {
+		if !x.world.blind || m.over && x.has(Untouched) || int(m.commits) >= x.world.roles[i].content+x.world.roles[i].commits {
 			return false
 		}
 		m.blind = true
@@ -95,11 +95,13 @@ func (x *explorer) mishap(s *state, i int, v verb) bool {
 			return false
 		}
 		m.db = x.t.hists[m.db].before
-		if m.db == 0 {
+		if m.db == 0 || x.world.over && x.has(Untouched) && !x.earlier(s, &machine{kept: m.kept, end: s.tail}) {
 			return false
 		}
-		m.safe, m.blind = m.db, true
-		m.file++
+		m.safe, m.blind, m.over = m.db, true, x.world.over
+		if !x.world.over {
+			m.file++
+		}
 		x.say("%c gets an older file: %s", 'a'+i, x.t.histText(m.db))
 	}
 	s.mishaps++

@@ -45,6 +45,13 @@ const (
 	SameBoot
 	// SameFile: positions prove something of the file that they were noted of.
 	SameFile
+	// OldState: a database at a state that the line had before is not repaired,
+	// whatever it is proven to have reached: somebody put it there.
+	OldState
+	// Untouched: an older state that is written over the file (cp, not mv) is one
+	// that the log has, and is opened before anything else writes to it. A promise
+	// of people's: the file seems to be the same, so what it has is a repair.
+	Untouched
 	// SyncFirst: a position is made durable once the file is.
 	SyncFirst
 	// KeepNewest: the newest log segment is never deleted.
@@ -66,7 +73,7 @@ const (
 
 var ruleNames = [numRules]string{
 	"ClaimFirst", "KeepClaims", "Confirm", "NextKey", "Conditional", "Compare", "OwnEarlier", "Durable", "Frozen", "OwnAttempt",
-	"Follows", "Acknowledged", "AdoptFirst", "NeedsBase", "SameBoot", "SameFile", "SyncFirst", "KeepNewest", "KeepLog", "AfterCreate", "Ascending", "FreshList",
+	"Follows", "Acknowledged", "AdoptFirst", "NeedsBase", "SameBoot", "SameFile", "OldState", "Untouched", "SyncFirst", "KeepNewest", "KeepLog", "AfterCreate", "Ascending", "FreshList",
 }
 
 func (r Rule) String() string { return ruleNames[r] }

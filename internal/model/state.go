@@ -87,6 +87,7 @@ type kept struct {
 	lineOf   uint8  // the file that the lineage is about
 	outdated bool   // noted is from before the last loss of power
 	blind    bool   // what the file contains can only be told by comparing
+	over     bool   // an older state was written over the file
 	commits  uint8
 	sessions uint8
 }

@@ -49,6 +49,9 @@ var worlds = []world{
 		name: "an older file is put in the database's place",
 		n:    1, roles: roles{{commits: 3, sessions: 3, restores: true, adopts: true}}, faults: 1, mishaps: 1, swap: true, power: true, adopts: 1,
 	}, {
+		name: "an older state is written over the database",
+		n:    1, roles: roles{{commits: 3, sessions: 3, restores: true}}, faults: 1, mishaps: 2, swap: true, over: true, blind: true,
+	}, {
 		name: "another database is adopted",
 		n:    2, roles: roles{{commits: 2, sessions: 2}, {content: 1, commits: 1, sessions: 1, adopts: true}}, faults: 1, adopts: 1,
 	},
@@ -94,7 +97,7 @@ var largeWorlds = []world{
 		n:    1, roles: roles{{content: 1, commits: 3, sessions: 4, restores: true}}, faults: 1, exports: 1, mishaps: 2, power: true, blind: true, swap: true,
 	}, {
 		name: "repair, two machines, large",
-		n:    2, roles: roles{{commits: 3, sessions: 3, restores: true}, {commits: 2, sessions: 2, restores: true}}, faults: 1, mishaps: 1, blind: true,
+		n:    2, roles: roles{{commits: 3, sessions: 2, restores: true}, {commits: 1, sessions: 2, restores: true}}, faults: 1, mishaps: 1, blind: true, exports: 1,
 	}, {
 		name: "large databases adopted, large",
 		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, large: true, commits: 1, sessions: 2, adopts: true}}, faults: 1, adopts: 1,
@@ -109,7 +112,8 @@ var (
 	taking    = world{name: "taking over", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 1, sessions: 1, restores: true}}, exports: 1}
 	contact   = world{name: "first contact", n: 2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, commits: 1, sessions: 1}}}
 	powerless = world{name: "power lost", n: 1, roles: roles{{content: 1, commits: 2, sessions: 2, restores: true}}, mishaps: 1, power: true}
-	swapping  = world{name: "older file", n: 1, roles: roles{{commits: 3, sessions: 2, restores: true}}, mishaps: 1, swap: true}
+	writing   = world{name: "older state written over", n: 1, roles: roles{{commits: 3, sessions: 3, restores: true}}, mishaps: 2, swap: true, over: true, blind: true}
+	swapping  = world{name: "older file", n: 1, roles: roles{{commits: 3, sessions: 3, restores: true}}, mishaps: 2, swap: true, blind: true}
 	restoring = world{name: "slow restore", n: 1, roles: roles{{commits: 3, sessions: 1}}, exports: 1, reader: true}
 	lagging   = world{name: "late listings", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 0, sessions: 2, restores: true}}, exports: 1, lag: true}
 )
