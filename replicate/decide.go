@@ -132,7 +132,7 @@ func (s *situation) missing() (action, error) {
 	}
 	return s.refuse(ErrMissing, "but the replica has it, up to TXID %d, last written by %s. Restore it with: outwash restore -o %s %s "+
 		"(or open it with replica_restore=auto); to begin a new database, replicate it to another path",
-		s.end.TXID, s.end.writer(), s.database, s.replica)
+		s.end.TXID, s.end.writer(), quote(s.database), quote(s.replica))
 }
 
 // behind: the database is a state that the line had before. It is brought forward

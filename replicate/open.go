@@ -308,7 +308,7 @@ func (e *Engine) beginSource(ctx context.Context, start Start) (again bool, err 
 	case errors.Is(err, local.ErrDamaged):
 		return false, fmt.Errorf("replicate: %s changed while nobody captured it: %w: nothing of it goes to %s. "+
 			"To take the replica's state: outwash restore -force -o %s %s; or mend the database and open it again",
-			e.opts.Database, err, e.opts.Store, e.opts.Database, e.opts.Store)
+			e.opts.Database, err, e.opts.Store, quote(e.opts.Database), quote(e.opts.Store.String()))
 	case err != nil:
 		return false, fmt.Errorf("replicate: begin: %w", err)
 	}

@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/outwash/outwash/internal/local"
 )
@@ -18,11 +19,19 @@ func (s *situation) ask(kind error, format string, a ...any) (action, error) {
 }
 
 func (s *situation) restoreCommand() string {
-	return fmt.Sprintf("outwash restore -force -o %s %s", s.database, s.replica)
+	return fmt.Sprintf("outwash restore -force -o %s %s", quote(s.database), quote(s.replica))
 }
 
 func (s *situation) adoptCommand() string {
-	return fmt.Sprintf("outwash adopt %s %s", s.database, s.replica)
+	return fmt.Sprintf("outwash adopt %s %s", quote(s.database), quote(s.replica))
+}
+
+// quote makes s one word of a shell command.
+func quote(s string) string {
+	if !strings.ContainsAny(s, " \t\n'\"\\&?*[]$;()<>|`#~!{}") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // fellBehind: the replica had more than it has.

@@ -30,5 +30,5 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	fmt.Println(store)
-	// Output: s3://backups/shop/orders.db?endpoint=https://minio.internal:9000
+	// Output: s3://backups/shop/orders.db?endpoint=https://minio.internal:9000&force-path-style=true
 }

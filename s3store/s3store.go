@@ -57,6 +57,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -227,16 +228,27 @@ func newStore(cfg aws.Config, t target, opts Options) (*store, error) {
 	return s, nil
 }
 
-// String is the store's URL: bucket and path, and the server if it is not AWS.
+// String is the store's URL: bucket, path, and what the URL said about the server,
+// so that commands in messages work as they stand.
 func (s *store) String() string {
 	u := "s3://" + s.t.bucket
 	if s.t.prefix != "" {
 		u += "/" + s.t.prefix
 	}
+	var q []string
 	if s.t.endpoint != "" {
-		u += "?endpoint=" + s.t.endpoint
+		q = append(q, "endpoint="+s.t.endpoint)
 	}
-	return u
+	if s.t.regionGiven {
+		q = append(q, "region="+s.t.region)
+	}
+	if s.t.styleGiven {
+		q = append(q, "force-path-style="+strconv.FormatBool(s.t.pathStyle))
+	}
+	if len(q) == 0 {
+		return u
+	}
+	return u + "?" + strings.Join(q, "&")
 }
 
 // name is an object in messages.

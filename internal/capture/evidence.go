@@ -120,7 +120,7 @@ func (d *DB) prove(ctx context.Context, f *found, ev *local.Evidence) (err error
 		}
 	}
 	ev.Scanned, ev.Checksum, ev.Commit = true, with.checksum, with.commit
-	ev.Found = fmt.Sprintf("a database of %d pages with checksum %016x", with.commit, with.checksum)
+	ev.Found = fmt.Sprintf("one of %d pages with checksum %016x", with.commit, with.checksum)
 	return nil
 }
 
