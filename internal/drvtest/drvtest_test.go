@@ -29,7 +29,8 @@ var (
 func TestMptest(t *testing.T) {
 	c := newCopy(t, native)
 	c.add("vfs/tests/mptest", "mptest", "mptest_test.go.txt")
-	c.test("vfs/tests/mptest", "TestReplicated/multiwrite01", "TestReplicated/crash01")
+	c.test("vfs/tests/mptest", "TestReplicated/multiwrite01_wal", "TestReplicated/crash01_wal", "TestReplicated/multiwrite01_delete",
+		"TestReplicated/crash01_delete", "TestReplicated/config01_delete", "TestReplicated/config02_delete")
 }
 
 // TestWALStress runs a round of wal_stress on both generations; the test came
