@@ -255,7 +255,9 @@ func (f *walFile) noteFrame(p []byte, off int64) {
 	}
 	if m.pageSize == 0 {
 		var b [wal.HeaderSize]byte
-		f.File.ReadAt(b[:], 0)
+		if _, err := f.File.ReadAt(b[:], 0); err != nil {
+			return
+		}
 		h, err := wal.ParseHeader(b[:])
 		if err != nil {
 			return

@@ -332,8 +332,8 @@ func TestRepairBytes(t *testing.T) {
 				must(t, c.Close())
 				w.shutdown()
 				for name := range w.files() {
-					switch {
-					case name == w.path, name == w.path+"-replicated/lineage", name == w.path+"-replicated/position":
+					switch name {
+					case w.path, w.path + "-replicated/lineage", w.path + "-replicated/position":
 					default:
 						must(t, os.Remove(name))
 					}

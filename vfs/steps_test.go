@@ -77,11 +77,3 @@ func (w *world) files() map[string][]byte {
 	}
 	return files
 }
-
-// rows is the number of rows of table t in a file, as a plain connection sees it.
-func (w *world) rows() string {
-	w.t.Helper()
-	f := w.foreign()
-	defer f.Close()
-	return text(w.t, f, "SELECT count(*) FROM t")
-}

@@ -160,7 +160,7 @@ func tidy(path string) {
 		return
 	}
 	if db, err := sqlite3.Open(path); err == nil {
-		queryText(db, "SELECT count(*) FROM sqlite_schema") // what was not read is not closed either
+		_, _ = queryText(db, "SELECT count(*) FROM sqlite_schema") // what was not read is not closed either
 		db.Close()
 	}
 }

@@ -215,7 +215,7 @@ func (d *DB) Close() error {
 		err = d.writeClean()
 	}
 	if err == nil && d.phase == live && !d.writing && d.noted && d.queue.backlog().Entries == 0 {
-		d.opts.Dir.SetPending(false) // a note too many costs a comparison
+		_ = d.opts.Dir.SetPending(false) // a note too many costs a comparison
 	}
 	d.phase = idle
 	d.fail(fmt.Errorf("capture: %w", os.ErrClosed))

@@ -50,23 +50,29 @@ func (d *DB) emit(w walked, since int64, atGate bool) error {
 
 // bound keeps what waits within its limits.
 func (d *DB) bound() {
+	err := d.tryBound()
+	if err != nil {
+		err = d.giveUp(err)
+	}
+	if err != nil {
+		d.log.Warn("what waits grows beyond its limits", "database", d.opts.Path, "error", err)
+	}
+}
+
+func (d *DB) tryBound() error {
 	if d.queue.backlog().Entries > d.opts.EntryLimit {
-		d.giveUp(fmt.Errorf("capture: more than %d entries wait", d.opts.EntryLimit))
-		return
+		return fmt.Errorf("capture: more than %d entries wait", d.opts.EntryLimit)
 	}
 	mem := d.queue.memory()
 	if mem <= d.opts.MemoryLimit {
-		return
+		return nil
 	}
 	err := d.spill(true)
-	if err == nil {
-		return
+	if err != nil && mem <= 4*d.opts.MemoryLimit { // a disk may be full for a moment
+		d.log.Warn("can't write the spool", "database", d.opts.Path, "error", err)
+		return nil
 	}
-	// A disk may be full for a moment: up to here only the limit is missed.
-	d.log.Warn("can't write the spool", "database", d.opts.Path, "error", err)
-	if mem > 4*d.opts.MemoryLimit {
-		d.giveUp(err)
-	}
+	return err
 }
 
 // entriesFor says how many of the n commits that wait go into one entry: 1 or n.

@@ -30,6 +30,7 @@ type File interface {
 // OS is the FS of the system.
 type OS struct{}
 
+// OpenFile is os.OpenFile.
 func (OS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {
@@ -38,8 +39,10 @@ func (OS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	return f, nil
 }
 
+// Rename is os.Rename.
 func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 
+// SyncDir makes the names in a directory durable.
 func (OS) SyncDir(name string) error {
 	if runtime.GOOS == "windows" { // directories can't be synced there
 		return nil
