@@ -86,7 +86,7 @@ func decide(s situation) (action, error) {
 
 // unknown: the replica can't be asked.
 func (s *situation) unknown() action {
-	known := !s.lineage.Database.IsZero() && !s.lineage.OtherFile(s.evidence.Identity)
+	known := len(s.lineage.Sessions) > 0 && !s.lineage.OtherFile(s.evidence.Identity)
 	// A file made now would stand in the way of the one in the replica.
 	if s.inUse || known && s.evidence.File != local.FileMissing {
 		return actBacklog

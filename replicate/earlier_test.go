@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/objstore"
 )
 
@@ -131,5 +132,55 @@ func TestRestoreInVain(t *testing.T) {
 	p := mc.open(withRestore(func(Tail) error { n++; return nil }))
 	if err := p.wait(t); !errors.Is(err, ErrDiverged) || n != mostRestores {
 		t.Fatalf("%v after %d restores", err, n)
+	}
+}
+
+// Another machine extends the replica while the database is restored: it is
+// restored again, though no session of this machine has claimed anything yet.
+func TestRestoredTooEarly(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		t.Run(fmt.Sprint(crash), func(t *testing.T) {
+			other := newMachine(t, objstore.NewMem(), 3)
+			o := other.open()
+			other.m.commit()
+			o.sync(t)
+			mc := newMachine(t, other.store, 4)
+			restores := 0
+			auto := withRestore(func(Tail) error {
+				restores++
+				mc.m.mu.Lock()
+				mc.m.cur, mc.m.file = other.m.cur, fmt.Sprint("restored", restores)
+				mc.m.mu.Unlock()
+				if restores == 1 {
+					other.m.commit()
+					o.sync(t)
+				}
+				return nil
+			})
+			if crash {
+				p := mc.open(auto, func(o *EngineOptions) {
+					s := o.Source.(*source)
+					s.onEvidence = func() {
+						if restores == 1 {
+							s.changedEvidence = 1000 // for as long as the process lives
+						}
+					}
+				})
+				if err := p.wait(t); !errors.Is(err, local.ErrChanged) {
+					t.Fatal(err)
+				}
+				p.kill()
+			}
+			p := mc.open(auto)
+			if err := p.wait(t); err != nil || restores != 2 {
+				t.Fatalf("%v, restored %d times", err, restores)
+			}
+			mc.m.states[mc.m.cur.sum] = mc.m.cur
+			mc.m.commit()
+			p.sync(t)
+			p.close(t)
+			mc.checkNewest()
+			o.kill()
+		})
 	}
 }

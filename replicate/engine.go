@@ -96,6 +96,7 @@ type Engine struct {
 	adopted  *Tail            // the state that Adopt let the database replace
 	early    bool             // the application may be let in before the source begins
 	changes  backoff          // of decisions that had to be taken anew
+	losses   backoff          // of sources that gave up what waited
 	pending  []*segment.Entry // taken from the source, not acknowledged
 	// exportPageSize is the database's, as the evidence said.
 	exportPageSize uint32
@@ -178,7 +179,9 @@ func (e *Engine) run(ctx context.Context) (err error) {
 		}
 		switch {
 		case errors.Is(err, errLost):
-			e.log.Warn("too much waited for the replica; the database is compared with it anew")
+			if err := e.lost(ctx); err != nil {
+				return err
+			}
 		case errors.Is(err, ErrStale):
 			// An upload of an earlier session came to light after the line was read,
 			// and what waits doesn't follow it.
@@ -246,7 +249,8 @@ func (e *Engine) isDecided() bool {
 // Decided is closed when it is known whether the database may be used: Err and
 // WriteError then say so. It is closed, too, when the store is unreachable and
 // the lineage shows that the database belongs to a replica: commits are kept
-// then, and the engine goes on trying.
+// then, and the engine goes on trying. A database that is still compared with the
+// replica may be used where at worst a repair comes of it.
 func (e *Engine) Decided() <-chan struct{} { return e.decided }
 
 // Done is closed when the engine has stopped, for whatever reason.

@@ -18,6 +18,8 @@ const durableEvery = 10 * time.Second
 // positions the database file had reached.
 type proof struct {
 	file string // identity of the file; "": it did not exist yet
+	// gone: there is no file; one that comes now isn't what was captured.
+	gone bool
 	boot string // the machine's present run
 	// reached: the file contains the line's end. Not so while a database takes the
 	// place of a line that it has nothing to do with.
@@ -32,9 +34,13 @@ type proof struct {
 	saved  time.Time
 }
 
-// begun notes that the source counts anew.
-func (p *proof) begun(reached bool) {
-	p.since, p.next, p.nextAt, p.reached = 0, local.Position{}, 0, reached
+// begin notes what was found, and that the source counts anew.
+func (p *proof) begin(file string, act action) {
+	*p = proof{
+		boot: p.boot, saved: p.saved, file: file, gone: act == actDrain,
+		// A line that is begun, or whose state is replaced, isn't what the file contains.
+		reached: act != actAdopt && act != actExport,
+	}
 }
 
 // position is a position that session numbered so; the file contains it, unless
@@ -50,7 +56,7 @@ func (e *Engine) position(txid, checksum uint64, session ID) local.Position {
 // file is the identity of the database's file. It is not asked for again: if
 // another file takes the name, what was captured is not that one's.
 func (e *Engine) file() string {
-	if e.proof.file == "" { // it is made by the first commit
+	if e.proof.file == "" && !e.proof.gone { // it is made by the first commit
 		e.proof.file = e.opts.identity(e.opts.Database)
 	}
 	return e.proof.file
@@ -80,6 +86,21 @@ func (e *Engine) saveSession(ctx context.Context) error {
 		err = e.failpoint("session")
 	}
 	return err
+}
+
+// saveRestored makes it durable that the file, made just now from the replica, is
+// this machine's: also if it turns out, after a crash perhaps, that the replica
+// has gone on meanwhile.
+func (e *Engine) saveRestored() error {
+	l := e.lineage
+	if l.Database != e.end.Database {
+		l = local.Lineage{Database: e.end.Database}
+	}
+	l.File = e.opts.identity(e.opts.Database)
+	if err := e.opts.Local.SaveLineage(l); err != nil {
+		return fmt.Errorf("replicate: %w", err)
+	}
+	return nil
 }
 
 // newFile reports whether the file contains the line's end, and the lineage names
@@ -173,10 +194,10 @@ func entriesTXIDs(entries []*segment.Entry) (n uint64) {
 // saveDurable makes p durable: first the file, then that it had reached p. If
 // that fails, less can be proven.
 func (e *Engine) saveDurable(p local.Position) error {
-	e.proof.saved = e.clock.Now()
 	if p.File == "" {
 		return nil
 	}
+	e.proof.saved = e.clock.Now()
 	if err := e.failpoint("durable-before"); err != nil {
 		return err
 	}

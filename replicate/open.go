@@ -139,6 +139,17 @@ func (e *Engine) pause(ctx context.Context, b *backoff) error {
 // changed: about half a minute.
 const mostChanges = 9
 
+// lost waits before it is decided anew what becomes of entries that the source
+// gave up, if it gave up everything since it began: it may do so again.
+func (e *Engine) lost(ctx context.Context) error {
+	e.log.Warn("too much waited for the replica; the database is compared with it anew")
+	if e.proof.since > 0 {
+		e.losses = backoff{}
+		return nil
+	}
+	return e.pause(ctx, &e.losses)
+}
+
 // changed waits before it is decided anew; in the end it returns err.
 func (e *Engine) changed(ctx context.Context, err error) error {
 	if e.changes.attempt >= mostChanges {
@@ -154,9 +165,7 @@ func (e *Engine) bind(act action, s situation) error {
 	e.claimed = e.claimed && e.end.Session == e.session
 	e.noteEnd(0, 0)
 	e.exportPageSize, e.exportSize = s.evidence.PageSize, s.evidence.Size
-	e.proof.file = s.evidence.Identity
-	// A line that is begun, or whose state is replaced, isn't what the file contains.
-	e.proof.begun(act != actAdopt && act != actExport)
+	e.proof.begin(s.evidence.Identity, act)
 	e.early = act == actRepair || act == actContinue && s.repairable() && (s.evidence.Proof == "wal" || s.evidence.Proof == "spool")
 	if act == actRestore {
 		return nil
@@ -252,7 +261,7 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 		if err := e.opts.Restore(ctx, e.end.Tail); err != nil {
 			return false, fmt.Errorf("replicate: restore %s: %w", e.opts.Database, err)
 		}
-		return true, nil
+		return true, e.saveRestored()
 	case actDrain:
 		if again, err := e.beginSource(ctx, StartContinue); again || err != nil {
 			return again, err
@@ -271,7 +280,7 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 	if e.restored > 0 {
 		// Whoever had the database before learns it at the next commit, and this
 		// one, before it accepts any, whether it came too late.
-		switch err := e.claimRestored(ctx); {
+		switch err := e.claim(ctx, e.end.PageSize); {
 		case errors.Is(err, ErrStale):
 			return true, nil
 		case err != nil:
@@ -315,15 +324,6 @@ func (e *Engine) beginSource(ctx context.Context, start Start) (again bool, err 
 	e.changes = backoff{}
 	e.retarget()
 	return false, nil
-}
-
-// claimRestored claims the line for a database that was made from it, and records
-// that the file is this machine's.
-func (e *Engine) claimRestored(ctx context.Context) error {
-	if err := e.saveSession(ctx); err != nil {
-		return err
-	}
-	return e.claim(ctx, e.end.PageSize)
 }
 
 // retarget makes who waits in Sync wait for what the source has after it began

@@ -150,6 +150,31 @@ func TestLostEntriesAreRepaired(t *testing.T) {
 	mc.checkAll()
 }
 
+// A source that loses what it has as soon as it has begun is not begun again as
+// fast as it loses, and all comes right in the end.
+func TestLostAgainAndAgain(t *testing.T) {
+	clock := newAutoClock()
+	mc := newMachine(t, objstore.NewMem(), 1)
+	mc.clock = clock
+	p := mc.open()
+	mc.m.commit()
+	p.sync(t)
+	began := clock.Now()
+	mc.m.mu.Lock()
+	p.src.mu.Lock()
+	p.src.losses = 6
+	p.src.mu.Unlock()
+	mc.m.mu.Unlock()
+	mc.m.sneak()
+	p.src.lose()
+	p.sync(t)
+	if waited := clock.Now().Sub(began); waited < 6*backoffFirst/2 {
+		t.Errorf("begun 6 times within %v", waited)
+	}
+	p.close(t)
+	mc.checkNewest()
+}
+
 // While the source has lost entries, Sync doesn't say that all is uploaded, and
 // Close doesn't either.
 func TestLostWhileUnreachable(t *testing.T) {

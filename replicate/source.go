@@ -12,7 +12,9 @@ import (
 // safe for concurrent use.
 type Source interface {
 	// Evidence compares the local database with the replica's tail. It may scan
-	// the database; it changes nothing.
+	// the database; it changes nothing. While the store is unreachable it is asked
+	// with the zero Tail: of what it says only File, Size, PageSize and Identity
+	// count then. An error that is [local.ErrChanged] has it asked again.
 	Evidence(ctx context.Context, tail Tail) (Evidence, error)
 
 	// Begin starts emitting entries that follow tail, and returns when the first

@@ -31,7 +31,8 @@ type source struct {
 	// changes > 0: so many calls of Evidence, or of Begin, find that the database changed.
 	changedEvidence, changedBegin int
 	proof                         string // of Continues
-	onBegin                       func()
+	onEvidence, onBegin           func()
+	losses                        int               // so many times Begin leads to a loss at once
 	checkBegin                    func(Start, Tail) // with the model locked
 }
 
@@ -97,6 +98,9 @@ func (m *model) back(st *state) {
 }
 
 func (s *source) Evidence(_ context.Context, tail Tail) (Evidence, error) {
+	if s.onEvidence != nil {
+		s.onEvidence()
+	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	if s.changedEvidence > 0 {
@@ -147,6 +151,10 @@ func (s *source) Begin(_ context.Context, start Start, tail Tail) error {
 		s.from = n
 	}
 	s.taken, s.acked, s.begun = s.from, s.from, true
+	if s.losses > 0 {
+		s.losses--
+		s.lost = true
+	}
 	s.signal()
 	return nil
 }
