@@ -36,35 +36,37 @@ var foreignActs = []struct{ name, sql string }{
 func TestRepairForeign(t *testing.T) {
 	for _, when := range []string{"connected", "idle", "down", "down after a crash"} {
 		for _, act := range foreignActs {
-			t.Run(when+"/"+act.name, func(t *testing.T) {
-				w, c := smallWorld(t, Options{})
-				still := w.remember()
-				switch when {
-				case "idle":
-					must(t, c.Close())
-				case "down":
-					must(t, c.Close())
-					w.shutdown()
-				case "down after a crash":
-					w.crash(c)
-				}
-				w.foreignSQL(act.sql)
-				switch when {
-				case "connected":
-					w.sync()
-				case "idle":
-					w.sync()
-					w.sameContent()
-					c = w.open()
-				default:
-					c = w.open()
-				}
-				exec(t, c, "PRAGMA journal_mode=wal; INSERT INTO t VALUES(9,'us')")
-				w.finish(c)
-				still()
-			})
+			t.Run(when+"/"+act.name, func(t *testing.T) { repairForeign(t, when, act.sql) })
 		}
 	}
+}
+
+func repairForeign(t *testing.T, when, sql string) {
+	w, c := smallWorld(t, Options{})
+	still := w.remember()
+	switch when {
+	case "idle":
+		must(t, c.Close())
+	case "down":
+		must(t, c.Close())
+		w.shutdown()
+	case "down after a crash":
+		w.crash(c)
+	}
+	w.foreignSQL(sql)
+	switch when {
+	case "connected":
+		w.sync()
+	case "idle":
+		w.sync()
+		w.sameContent()
+		c = w.open()
+	default:
+		c = w.open()
+	}
+	exec(t, c, "PRAGMA journal_mode=wal; INSERT INTO t VALUES(9,'us')")
+	w.finish(c)
+	still()
 }
 
 // smallWorld is a world with a small database, in the store.
@@ -254,10 +256,10 @@ func TestRepairLostSpool(t *testing.T) {
 	}
 }
 
-// TestRepairRecreated: the database is deleted and made anew, while it is open,
+// TestPeersRecreated: the database is deleted and made anew, while it is open,
 // while it is not but replication goes on, and while the program is down. Nothing
 // of it gets into the replica of the old one, and whoever opens it hears why.
-func TestRepairRecreated(t *testing.T) {
+func TestPeersRecreated(t *testing.T) {
 	for _, when := range []string{"connected", "idle", "down"} {
 		for _, anew := range []string{"nothing", "plain", "same pages"} {
 			t.Run(when+"/"+anew, func(t *testing.T) {

@@ -3,13 +3,17 @@ package vfs
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/mirror"
+	"github.com/outwash/outwash/internal/objstore/faultstore"
+	"github.com/outwash/outwash/replicate"
 )
 
 // Steps that tests of several subjects take.
@@ -76,4 +80,28 @@ func (w *world) files() map[string][]byte {
 		}
 	}
 	return files
+}
+
+// object reads an object of the store.
+func (w *world) object(key string) []byte {
+	w.t.Helper()
+	r, _, err := w.store.Inner().Get(w.t.Context(), key, replicate.Range{})
+	must(w.t, err)
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	must(w.t, err)
+	return b
+}
+
+// noteReads notes the keys that are read.
+func (w *world) noteReads(keys map[string]bool) func(context.Context, faultstore.Call) error {
+	var mu sync.Mutex
+	return func(_ context.Context, c faultstore.Call) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if c.Op == faultstore.Get {
+			keys[c.Key] = true
+		}
+		return nil
+	}
 }

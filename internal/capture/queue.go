@@ -192,6 +192,11 @@ func (d *DB) spill(move bool) error {
 	items, recs := d.queue.unspooled()
 	if len(items) > 0 {
 		if d.spool.Size() > d.opts.SpoolLimit {
+			if err := d.compact(); err != nil {
+				return err
+			}
+		}
+		if d.spool.Size() > d.opts.SpoolLimit {
 			return fmt.Errorf("%w: it has %d bytes", errSpoolFull, d.spool.Size())
 		}
 		if err := d.failpoint("spool-append"); err != nil {
@@ -212,13 +217,15 @@ func (d *DB) spill(move bool) error {
 // rewritten.
 const compactAt = 16 << 20
 
-// compact bounds the spool by what is not acknowledged.
+// compact bounds the spool by what is not acknowledged: that alone counts against
+// its limit.
 func (d *DB) compact() error {
-	if d.spool.Size() < compactAt {
+	all, limit := d.spool.Size(), d.opts.SpoolLimit
+	if all < min(compactAt, limit) {
 		return nil
 	}
 	recs, size := d.queue.inSpool()
-	if d.spool.Size() < 4*size {
+	if all < 4*size && (all <= limit || size > limit/2) {
 		return nil
 	}
 	return d.spool.Rewrite(recs)
