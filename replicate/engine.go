@@ -148,7 +148,7 @@ func Open(ctx context.Context, opts EngineOptions) *Engine {
 		e.opts.identity = local.Identity
 	}
 	if e.proof.boot = e.opts.boot; e.proof.boot == "" {
-		e.proof.boot = local.BootID()
+		e.proof.boot = opts.Local.BootID()
 	}
 	e.owner = thisProcess(e.clock.Now())
 	e.log = e.log.With("database", opts.Database)

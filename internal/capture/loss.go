@@ -38,7 +38,13 @@ func (d *DB) notePending() error {
 // forgetPending takes the note back once the store has everything, unless
 // transactions go into the database file alone.
 func (d *DB) forgetPending() {
-	if !d.noted || d.phase != live || d.writing || d.emptied != "" || d.queue.backlog().Entries > 0 {
+	if d.emptied == "" && d.queue.backlog().Entries == 0 {
+		d.takeBackPending()
+	}
+}
+
+func (d *DB) takeBackPending() {
+	if !d.noted || d.phase != live || d.writing {
 		return
 	}
 	if err := d.opts.Dir.SetPending(false); err == nil {
@@ -87,17 +93,7 @@ func (d *DB) Acknowledge(n int) {
 func (d *DB) Settled() uint64 { return d.settled.Load() }
 
 // SyncFile makes durable what is written to the database file.
-func (d *DB) SyncFile() error {
-	f, err := openToSync(d.opts.Path)
-	if err != nil {
-		return fmt.Errorf("capture: %w", err)
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("capture: sync %s: %w", d.opts.Path, err)
-	}
-	return nil
-}
+func (d *DB) SyncFile() error { return d.opts.Dir.SyncFile() }
 
 // Replaced reports whether the database's name has become another file's, or
 // nobody's.

@@ -2,10 +2,12 @@ package local
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 )
 
 // FS is through what a Dir changes files. Tests put one in its place that forgets
@@ -14,6 +16,10 @@ type FS interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	Rename(from, to string) error
 	SyncDir(name string) error
+	// SyncFile makes durable what others have written to a file.
+	SyncFile(name string) error
+	// BootID is the package's.
+	BootID() string
 }
 
 // File is a file of a Dir.
@@ -52,4 +58,28 @@ func (OS) SyncDir(name string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// SyncFile implements FS.
+func (OS) SyncFile(name string) error {
+	f, err := openToSync(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// BootID implements FS.
+func (OS) BootID() string { return BootID() }
+
+// BootID is the function of this name, of the file system that the directory is on.
+func (d *Dir) BootID() string { return d.fs.BootID() }
+
+// SyncFile makes durable what is written to the database file.
+func (d *Dir) SyncFile() error {
+	name := strings.TrimSuffix(d.path, Suffix)
+	if err := d.fs.SyncFile(name); err != nil {
+		return fmt.Errorf("local: sync %s: %w", name, err)
+	}
+	return nil
 }

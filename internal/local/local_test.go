@@ -195,3 +195,16 @@ func FuzzSpool(f *testing.F) {
 		}
 	})
 }
+
+// TestSpoolNeverSynced: a loss of power leaves zeros of what wasn't synced.
+func TestSpoolNeverSynced(t *testing.T) {
+	d := openDir(t)
+	must(t, os.WriteFile(d.file("spool"), make([]byte, 100), 0o600))
+	s, err := d.OpenSpool()
+	must(t, err)
+	if recs, err := s.Records(); err != nil || len(recs) > 0 {
+		t.Error(recs, err)
+	}
+	must(t, s.Join(Join{}))
+	must(t, s.Close())
+}

@@ -93,6 +93,9 @@ func (s *Spool) start() error {
 		}
 		return s.begin()
 	}
+	if string(magic) == string(make([]byte, len(magic))) {
+		return s.begin() // the power was lost before its first sync
+	}
 	if string(magic) != spoolMagic {
 		return fmt.Errorf("not a spool of this version (starts with %q); move it away to go on without it", magic)
 	}
