@@ -287,3 +287,37 @@ func TestChecksums(t *testing.T) {
 		t.Errorf("%v %+v", err, s)
 	}
 }
+
+// TestCrashBeforeTheFirstAnswer: the WAL has everything, the store too, and nobody
+// has learnt that. The note that was made when the database went to WAL mode does
+// not make it a database of which nothing is known.
+func TestCrashBeforeTheFirstAnswer(t *testing.T) {
+	opts := Options{}
+	frozen, more := make(chan struct{}), make(chan struct{})
+	opts.hooks.failpoint = func(name string) error {
+		switch name {
+		case "log-before":
+			close(frozen)
+			<-more
+		case "log-after":
+			return faultstore.ErrInjected
+		}
+		return nil
+	}
+	w := newWorld(t, opts)
+	c := w.open()
+	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
+	<-frozen
+	exec(t, c, "INSERT INTO t VALUES(0)")
+	close(more)
+	if _, err := syncNow(w); err == nil {
+		t.Fatal("it did not die")
+	}
+	n := w.clone(Options{})
+	c = n.open()
+	exec(t, c, "INSERT INTO t VALUES(1)")
+	n.sync()
+	must(t, c.Close())
+	n.shutdown()
+	n.same()
+}

@@ -249,7 +249,7 @@ func (w *world) clone(opts Options) *world {
 	n.path = filepath.Join(w.t.TempDir(), "t.db")
 	Register(n.name, n.opts)
 	must(w.t, os.Mkdir(n.path+local.Suffix, 0o700))
-	for _, f := range []string{"", "-wal", local.Suffix + "/lineage", local.Suffix + "/spool", local.Suffix + "/clean"} {
+	for _, f := range []string{"", "-wal", local.Suffix + "/lineage", local.Suffix + "/spool", local.Suffix + "/clean", local.Suffix + "/pending"} {
 		b, err := os.ReadFile(w.path + f)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

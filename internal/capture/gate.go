@@ -279,7 +279,11 @@ func (d *DB) secure(next [2]uint32) error {
 		return d.giveUp(err)
 	}
 	d.settled.Store(d.emitted.Load())
-	return d.keep()
+	err := d.keep()
+	if err == nil && next != [2]uint32{} {
+		d.takeBackPending() // what comes is in the log, and what was in store, spool or file
+	}
+	return err
 }
 
 // keep makes everything that is captured and not acknowledged durable, or gives it

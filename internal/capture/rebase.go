@@ -176,7 +176,8 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 		d.enqueue(b)
 	}
 	d.setPhase(live)
-	d.Signal() // what was committed during the pass
+	d.forgetPending() // of what went by before, if nothing differs
+	d.Signal()        // what was committed during the pass
 	return nil
 }
 
