@@ -61,7 +61,13 @@ var steps = []step{
 			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
 			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestRepairBytes",
 			"vfs TestModes", "vfs TestSettings", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs",
+			"vfs TestSchedules", "vfs TestSchedulesHaveTeeth", "internal/crashdisk TestPowerLoss",
 		},
+	},
+	{
+		name: "schedules", about: "ten thousand lives of a database, with crashes and losses of power",
+		args: []string{"-timeout=9m", "-run=^TestSchedules$", "./vfs", "-lives=10000"},
+		must: []string{"vfs TestSchedules"},
 	},
 	{
 		name: "driver35", about: "what depends on the driver, with v0.35 (SQLite translated to Go)",
