@@ -223,7 +223,19 @@ func (e *lineEnd) follows(o *segment.Object) error {
 // end finds the end of the line. hint is a TXID that it had once (0: unknown).
 // A listing may lag behind, so the end counts only when a GET of the next key
 // says that there is none.
+//
+// What is listed last can be a stray claim: one that a writer, asleep for long,
+// put into a hole that retention had left. By the time that it is read the line
+// has gone on behind it. Hence a line that breaks is looked at once more.
 func (l *line) end(ctx context.Context, hint uint64) (lineEnd, error) {
+	end, err := l.readEnd(ctx, hint)
+	if errors.Is(err, segment.ErrChain) {
+		return l.readEnd(ctx, hint)
+	}
+	return end, err
+}
+
+func (l *line) readEnd(ctx context.Context, hint uint64) (lineEnd, error) {
 	end := lineEnd{Tail: Tail{Database: l.database}}
 	snapshot := "" // one that exists
 	if hint == 0 {

@@ -60,6 +60,9 @@ func (e *Engine) look(ctx context.Context, timeout time.Duration) (situation, er
 	}
 	var err error
 	s.end, err = e.findEnd(ctx, timeout)
+	if err == nil && s.ours() && s.lineage.Acknowledged().TXID > s.end.TXID {
+		s.end, err = e.findEnd(ctx, timeout) // it may have been a stray claim: see line.end
+	}
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:

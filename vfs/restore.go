@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 
 	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -33,7 +35,10 @@ func (db *database) restore(ctx context.Context, store replicate.Store) error {
 	}
 	r, err := replicate.Restore(ctx, o)
 	if err == nil && exists {
-		if err = os.Rename(o.Output, db.path); err != nil {
+		if err = os.Rename(o.Output, db.path); err == nil {
+			err = local.OS{}.SyncDir(filepath.Dir(db.path))
+		}
+		if err != nil {
 			err = fmt.Errorf("vfs: %w", err)
 		}
 	}
