@@ -104,9 +104,7 @@ func (l *life) restarted() error {
 	}
 	return l.start(func(err error) error {
 		switch {
-		case ok && l.lost:
-			// Repair is not there yet: what proves that the database had reached the
-			// replica's end may be lost with the power.
+		case ok && l.lost && l.conf.loose:
 			l.counts.add("refusals", "though not behind, after a power loss")
 		case ok:
 			return fmt.Errorf("the database is %s, the replica %s, and opening is refused: %w", l.history.text(l.cur), l.history.text(l.tail), err)

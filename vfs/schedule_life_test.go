@@ -60,6 +60,7 @@ type conf struct {
 	closeTimeout     time.Duration
 	maxLag           time.Duration
 	smooth           bool // no faults of the store
+	steady           bool // processes die only when told
 }
 
 // slot is a place to live in: lives after another use its directory and names.

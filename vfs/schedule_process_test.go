@@ -30,7 +30,7 @@ func (l *life) start(refusal func(error) error) error {
 	p.store = faultstore.New(lateStore{l.bucket, p, l})
 	p.store.SetHooks(p.faults(l))
 	m.p = p
-	if r.IntN(3) == 0 {
+	if !l.conf.steady && r.IntN(3) == 0 {
 		p.plan(pick(r, failpoints...), 1+r.IntN(3))
 		l.say("process on %s: will die at %s, passing %d", m.name, p.crashAt, p.passes)
 	} else {

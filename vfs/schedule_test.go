@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/outwash/outwash/internal/local"
 )
 
 // Schedules: a seed is the life of a database. Connections come and go, write,
@@ -74,7 +76,7 @@ func expected() map[string][]string {
 		"crashes":          append([]string{"no failpoint"}, failpoints...),
 		"faults":           {"before", "lost reply", "latency", "out", "late"},
 		"power losses":     {"OFF", "NORMAL", "FULL", "EXTRA"},
-		"takeovers":        {"down", "running", "lost the race"},
+		"takeovers":        {"down", "running"},
 		"restarts":         {"in order"},
 		"restores checked": {"all"},
 	}
@@ -90,6 +92,8 @@ func TestSchedulesHaveTeeth(t *testing.T) {
 		"gate checkpoint,restart":  gate("checkpoint,restart"),
 		"gate checkpoint,truncate": gate("checkpoint,truncate"),
 		"gate checkpoint,delete":   gate("checkpoint,delete"),
+		"spool is not synced":      lie(filepath.Join(local.Suffix, "spool")),
+		"lineage is not synced":    lie("lineage.new"),
 		"WAL is not synced":        lie("-wal"),
 		"database is not synced":   lie("t.db"),
 		"store loses":              {lose: func(key string) bool { return strings.HasPrefix(key, "log/") && strings.HasSuffix(key, "5") }},

@@ -45,6 +45,11 @@ func (d *DB) BeforeCheckpoint() error {
 		if d.queue.backlog().Spooled > 0 {
 			d.spool.SyncAhead()
 		}
+		// From here on the file is no longer what the log began with: only the
+		// join says what that was. Once for each generation of the log.
+		if err := d.spool.SyncJoin(); err != nil {
+			d.log.Warn("can't sync the spool", "database", d.opts.Path, "error", err)
+		}
 	}
 	return d.failpoint("checkpoint")
 }
@@ -273,8 +278,8 @@ func (d *DB) finishTracking(old *wal.Header, next [2]uint32) error {
 
 // secure makes everything unacknowledged durable, and notes how the log goes on.
 func (d *DB) secure(next [2]uint32) error {
-	// The join shortens the next start; that it can be lost with the power costs
-	// a scan then.
+	// The join shortens the next start. It is made durable when the first
+	// checkpoint of the next generation begins; until then a scan finds the same.
 	if err := d.spool.Join(local.Join{End: d.lastPos, Checksum: d.table.sum, Next: next}); err != nil {
 		return d.giveUp(err)
 	}

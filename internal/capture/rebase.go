@@ -175,6 +175,9 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 	if len(b.e.Blocks) > 0 || b.txids > 0 || b.e.PreCommit != b.e.Commit || b.e.Whole {
 		d.enqueue(b)
 	}
+	if v.onlyFile {
+		d.settled.Store(d.emitted.Load())
+	}
 	d.setPhase(live)
 	d.forgetPending() // of what went by before, if nothing differs
 	d.Signal()        // what was committed during the pass

@@ -37,8 +37,8 @@ func (d *Dir) PreparePending() error {
 	return d.Replace("pending", []byte(pendingNo), true)
 }
 
-// SetPending makes the note, durably, or takes it back, which need not last: a
-// note too many costs a comparison.
+// SetPending makes the note or takes it back, durably: with a note that a loss of
+// power has brought back, the log is no proof any more.
 func (d *Dir) SetPending(pending bool) error {
 	text := pendingNo
 	if pending {
@@ -49,7 +49,7 @@ func (d *Dir) SetPending(pending bool) error {
 		return fmt.Errorf("local: %w", err)
 	}
 	_, err = f.WriteAt([]byte(text), 0)
-	if err == nil && pending {
+	if err == nil {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {

@@ -34,7 +34,8 @@ type Spool struct {
 	// failed is the first failed sync. What was written before it may be lost
 	// though a later sync succeeds: only Rewrite ends it.
 	failed error
-	join   *Join // the last one
+	join   *Join  // the last one
+	joined uint64 // what writes was then
 }
 
 // result of a sync: writes up to n are durable unless err is set.
@@ -239,9 +240,17 @@ func (s *Spool) Join(j Join) error {
 	meta := be.AppendUint64(appendPosition(nil, j.End), j.Checksum)
 	err := w.commit(be.AppendUint32(be.AppendUint32(meta, j.Next[0]), j.Next[1]))
 	if err == nil {
-		s.join = &j
+		s.join, s.joined = &j, s.writes
 	}
 	return err
+}
+
+// SyncJoin makes the last join durable, and what was written before it.
+func (s *Spool) SyncJoin() error {
+	if s.join == nil || s.synced >= s.joined {
+		return nil
+	}
+	return s.Sync()
 }
 
 // SyncAhead starts to make durable what is written so far, without waiting: the
