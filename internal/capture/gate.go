@@ -287,6 +287,7 @@ func (d *DB) secure(next [2]uint32) error {
 	err := d.keep()
 	if err == nil && next != [2]uint32{} {
 		d.takeBackPending() // what comes is in the log, and what was in store, spool or file
+		d.spool.SyncAhead() // the first checkpoint would wait for it
 	}
 	return err
 }

@@ -250,6 +250,12 @@ func (s *Spool) SyncJoin() error {
 	if s.join == nil || s.synced >= s.joined {
 		return nil
 	}
+	if s.ahead != nil {
+		s.settle()
+	}
+	if s.failed == nil && s.synced >= s.joined {
+		return nil
+	}
 	return s.Sync()
 }
 
