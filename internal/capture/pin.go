@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/local"
@@ -23,7 +22,9 @@ type pin struct{ conn *sqlite3.Conn }
 
 // openPin opens the connection that pins; it never checkpoints.
 func (d *DB) openPin() (*pin, error) {
-	q := url.Values{"mode": {"rw"}}
+	// Extensions that a program registers read the database while it is opened, so
+	// the timeout can't wait until then.
+	q := url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(10000)"}}
 	if d.opts.VFS != "" {
 		q.Set("vfs", d.opts.VFS)
 	}
@@ -38,7 +39,6 @@ func (d *DB) openPin() (*pin, error) {
 		p.close()
 		return nil, fmt.Errorf("capture: %w", err)
 	}
-	conn.BusyTimeout(10 * time.Second)
 	return p, nil
 }
 
