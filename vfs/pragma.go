@@ -29,6 +29,12 @@ func (f *mainFile) Pragma(name, value string) (string, error) {
 				return "", fmt.Errorf("vfs: locking_mode=exclusive must wait until replication has begun (a first snapshot and a repair read the database by a connection of their own): %w", err)
 			}
 		}
+	case "journal_mode":
+		if value != "" && !strings.EqualFold(value, "wal") {
+			// Leaving WAL mode checkpoints under EXCLUSIVE, where refusing is an
+			// I/O error (see Size), and nobody else can look at the database.
+			f.db.capture.AwaitDecision()
+		}
 	}
 	return vfsutil.WrapPragma(f.File, name, value)
 }

@@ -20,7 +20,7 @@ import (
 // program is down. Afterwards the replica has the new state, and what it had
 // before can still be restored.
 //
-// See also TestP8ForeignWriter (every pair of what they do and what we do next),
+// See also TestForeignRandom, TestP8ForeignWriter (every pair of what they do and what we do next),
 // TestForeignWhileEmpty, TestForeignDuringExport, TestForeignBeforeBegin.
 var foreignActs = []struct{ name, sql string }{
 	{"appends", "INSERT INTO t VALUES(2,'x')"},

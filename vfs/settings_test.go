@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/mirror"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/replicate"
 )
 
 // Every mode that SQLite has, and the test that it is replicated in:
@@ -125,6 +127,43 @@ func TestSwitchModes(t *testing.T) {
 	if r, x := w.stats(); r+x > 0 {
 		t.Errorf("%d repairs, %d commits found at gates", r, x)
 	}
+	w.finish(c)
+}
+
+// TestSwitchEarly: an application that was killed in WAL mode leaves it right after
+// it is opened again, while it is still being found out what its log holds. It
+// waits for that; it isn't told of an I/O error.
+func TestSwitchEarly(t *testing.T) {
+	w, c := smallWorld(t, Options{})
+	exec(t, c, "INSERT INTO t VALUES(1,1)")
+	w.sync()
+	w.crash(c)
+	begin := make(chan struct{})
+	opts := w.opts
+	source := opts.hooks.source
+	opts.hooks.source = func(path string, s replicate.Source) replicate.Source {
+		return source(path, &before{s, func() { <-begin }})
+	}
+	Register(w.name, opts)
+	c = w.open()
+	done := make(chan error, 1)
+	go func() {
+		for {
+			err := c.Exec("PRAGMA journal_mode=delete")
+			if !errors.Is(err, sqlite3.BUSY) { // who read it has yet to let go
+				done <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-done:
+		t.Fatal("it didn't wait:", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(begin)
+	must(t, <-done)
+	exec(t, c, "INSERT INTO t VALUES(2,2)")
 	w.finish(c)
 }
 

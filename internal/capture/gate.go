@@ -158,6 +158,17 @@ func (d *DB) Unreachable() {
 	d.cond.Broadcast()
 }
 
+// AwaitDecision waits for as long as a checkpoint would be refused because it isn't
+// known how database and replica relate, and while the database is read to begin.
+func (d *DB) AwaitDecision() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	begun := func() bool { return d.phase != idle && d.phase != rebasing || d.noted || d.unreachable }
+	if !begun() {
+		d.await(begun, d.decideWait())
+	}
+}
+
 // await waits, with mu held, until ok or the time is up.
 func (d *DB) await(ok func() bool, limit time.Duration) bool {
 	late := false
