@@ -18,9 +18,16 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 		return 0, fmt.Errorf("replicate: %w", err)
 	}
 	e.lineage = lineage
-	var b backoff
+	var b, locked backoff
 	for {
 		s, err := e.look(ctx, b.timeout())
+		if errors.Is(err, local.ErrLocked) { // the application may, for as long as it likes
+			e.trying(StateOpening, err)
+			if err := e.pause(ctx, &locked); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if errors.Is(err, local.ErrChanged) {
 			if err := e.changed(ctx, err); err != nil {
 				return 0, err
@@ -317,6 +324,9 @@ func (e *Engine) beginSource(ctx context.Context, start Start) (again bool, err 
 	switch {
 	case errors.Is(err, local.ErrChanged):
 		return true, e.changed(ctx, fmt.Errorf("replicate: begin: %w", err))
+	case errors.Is(err, local.ErrLocked):
+		e.trying(StateOpening, fmt.Errorf("replicate: begin: %w", err))
+		return true, e.pause(ctx, &backoff{})
 	case errors.Is(err, local.ErrDamaged):
 		return false, fmt.Errorf("replicate: %s changed while nobody captured it: %w: nothing of it goes to %s. "+
 			"To take the replica's state: outwash restore -force -o %s %s; or mend the database and open it again",

@@ -241,6 +241,28 @@ func TestChangedWhileCompared(t *testing.T) {
 	}
 }
 
+// A connection may keep the database to itself for as long as it likes: it is
+// compared when that is over.
+func TestLockedWhileCompared(t *testing.T) {
+	for _, where := range []string{"evidence", "begin"} {
+		t.Run(where, func(t *testing.T) {
+			mc := lived(t, objstore.NewMem(), 1)
+			p := mc.open(func(o *EngineOptions) {
+				s := o.Source.(*source)
+				if where == "begin" {
+					s.lockedBegin = 2 * mostChanges
+				} else {
+					s.lockedEvidence = 2 * mostChanges
+				}
+			})
+			mc.m.commit()
+			p.sync(t)
+			p.close(t)
+			mc.checkNewest()
+		})
+	}
+}
+
 // The application is let in before the source has begun, if at worst a repair can
 // come of it.
 func TestApplicationNeedNotWaitForBegin(t *testing.T) {

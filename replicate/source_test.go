@@ -34,6 +34,8 @@ type source struct {
 	onEvidence, onBegin           func()
 	losses                        int               // so many times Begin leads to a loss at once
 	checkBegin                    func(Start, Tail) // with the model locked
+	// lockedEvidence, lockedBegin > 0: so many find it locked.
+	lockedEvidence, lockedBegin int
 }
 
 func (m *model) source() *source {
@@ -107,6 +109,10 @@ func (s *source) Evidence(_ context.Context, tail Tail) (Evidence, error) {
 		s.changedEvidence--
 		return Evidence{}, fmt.Errorf("model: %w", local.ErrChanged)
 	}
+	if s.lockedEvidence > 0 {
+		s.lockedEvidence--
+		return Evidence{}, fmt.Errorf("model: %w", local.ErrLocked)
+	}
 	n, ok := s.m.find(tail)
 	cur := s.m.cur
 	ev := Evidence{File: local.FilePresent, Size: int64(cur.commit()) * int64(cur.pageSize), PageSize: cur.pageSize,
@@ -134,6 +140,10 @@ func (s *source) Begin(_ context.Context, start Start, tail Tail) error {
 	if s.changedBegin > 0 {
 		s.changedBegin--
 		return fmt.Errorf("model: %w", local.ErrChanged)
+	}
+	if s.lockedBegin > 0 {
+		s.lockedBegin--
+		return fmt.Errorf("model: %w", local.ErrLocked)
 	}
 	if s.checkBegin != nil {
 		s.checkBegin(start, tail)

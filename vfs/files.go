@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/ncruces/go-sqlite3"
@@ -28,6 +29,7 @@ type mainFile struct {
 	// Of one in WAL mode:
 	pageSize    uint32 // of the WAL; 0: not known yet
 	commitFrame uint32 // last commit frame written since the last commit
+	private     bool   // capture knows from it how far the log is committed
 }
 
 var (
@@ -56,7 +58,6 @@ func (f *mainFile) SetPowersafeOverwrite(b bool)   { vfsutil.WrapSetPowersafeOve
 func (f *mainFile) ChunkSize(n int)                { vfsutil.WrapChunkSize(f.File, n) }
 func (f *mainFile) HasMoved() (bool, error)        { return vfsutil.WrapHasMoved(f.File) }
 func (f *mainFile) Overwrite() error               { return vfsutil.WrapOverwrite(f.File) }
-func (f *mainFile) SyncSuper(s string) error       { return vfsutil.WrapSyncSuper(f.File, s) }
 func (f *mainFile) BeginAtomicWrite() error        { return vfsutil.WrapBeginAtomicWrite(f.File) }
 func (f *mainFile) CommitAtomicWrite() error       { return vfsutil.WrapCommitAtomicWrite(f.File) }
 func (f *mainFile) RollbackAtomicWrite() error     { return vfsutil.WrapRollbackAtomicWrite(f.File) }
@@ -84,8 +85,27 @@ func (f *mainFile) Unlock(l vfs.LockLevel) error {
 		}
 		f.playback, f.begun, f.written = false, false, capture.Written{}
 	}
+	if l < vfs.LOCK_EXCLUSIVE {
+		f.giveBack()
+	}
 	f.lock = l
 	return f.File.Unlock(l)
+}
+
+// giveBack says that the WAL-index isn't this connection's alone any more.
+func (f *mainFile) giveBack() {
+	if f.private {
+		f.private = false
+		f.db.capture.Confirm(0)
+	}
+}
+
+// SyncSuper comes before each sync of the file, even if that is left out: with it
+// a playback ends. A connection that keeps the database to itself doesn't unlock
+// it then, nor does it open the journal again.
+func (f *mainFile) SyncSuper(s string) error {
+	f.playback = false
+	return vfsutil.WrapSyncSuper(f.File, s)
 }
 
 // WriteAt lets checkpoints write, and the playback of journals that a crash left.
@@ -98,11 +118,23 @@ func (f *mainFile) WriteAt(p []byte, off int64) (int, error) {
 		}
 	case !f.playback:
 		if err := f.beginWrite(); err != nil {
+			if f.has(p, off) { // so does the rollback of what was refused
+				return len(p), nil
+			}
 			return 0, err
 		}
 		f.written.Add(off, len(p))
 	}
 	return f.File.WriteAt(p, off)
+}
+
+// has reports whether these bytes are what the file has there. SQLite must be let
+// roll back, or it goes on with what it has in memory, and reports commits that
+// nobody ever reads.
+func (f *mainFile) has(p []byte, off int64) bool {
+	b := make([]byte, len(p))
+	n, _ := f.File.ReadAt(b, off)
+	return n == len(p) && bytes.Equal(b, p)
 }
 
 // beginWrite comes before each write of a transaction. Only its first write can be
@@ -175,6 +207,7 @@ func (f *mainFile) CommitPhaseTwo() error {
 		f.db.capture.Committed(&f.written)
 		f.written, f.begun = capture.Written{}, false
 	case f.lock == vfs.LOCK_EXCLUSIVE && f.commitFrame != 0:
+		f.private = true
 		f.db.capture.Confirm(f.commitFrame)
 	default:
 		f.db.capture.Signal()
@@ -184,10 +217,8 @@ func (f *mainFile) CommitPhaseTwo() error {
 }
 
 func (f *mainFile) Close() error {
+	f.giveBack()
 	err := f.File.Close()
-	if f.lock == vfs.LOCK_EXCLUSIVE {
-		f.db.capture.Confirm(0)
-	}
 	f.db.release(true)
 	return err
 }

@@ -32,14 +32,19 @@ func (db *database) restore(ctx context.Context, store replicate.Store) error {
 		if err := os.Remove(o.Output); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("vfs: %w", err)
 		}
+		// By another name of the old one it gets the old one's owner and mode. (File
+		// systems without hard links know neither.)
+		o.Force = os.Link(db.path, o.Output) == nil
 	}
 	r, err := replicate.Restore(ctx, o)
-	if err == nil && exists {
-		if err = os.Rename(o.Output, db.path); err == nil {
-			err = local.OS{}.SyncDir(filepath.Dir(db.path))
+	if exists {
+		if err == nil {
+			err = errors.Join(os.Rename(o.Output, db.path), local.OS{}.SyncDir(filepath.Dir(db.path)))
+		} else {
+			os.Remove(o.Output)
 		}
 		if err != nil {
-			err = fmt.Errorf("vfs: %w", err)
+			err = fmt.Errorf("vfs: bring %s forward: %w", db.path, err)
 		}
 	}
 	if err == nil {

@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/outwash/outwash/internal/capture"
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/replicate"
@@ -232,9 +234,13 @@ func TestTableEarlierPosition(t *testing.T) {
 	b.sync()
 	b.stop()
 	w.refused(replicate.ErrDiverged, []string{"the database is at TXID", "outwash restore", "outwash adopt"})
+	must(t, os.Chmod(w.path, 0o620))
 	a := w.mustStart("replica_restore=auto")
 	if n := a.rows(); n != 4 {
 		t.Error(n, "rows: not brought forward")
+	}
+	if fi, err := os.Stat(w.path); err != nil || fi.Mode().Perm() != 0o620 {
+		t.Error("others may read it now:", fi.Mode(), err)
 	}
 	a.exec("INSERT INTO t(b) VALUES(5)")
 	a.end()
@@ -303,6 +309,74 @@ func TestTableDiverged(t *testing.T) {
 	exec(t, f, "CREATE TABLE x(a); INSERT INTO x VALUES(1)")
 	must(t, f.Close())
 	other.refused(replicate.ErrDiverged, []string{"outwash restore", "outwash adopt"})
+}
+
+// TestTableUnchecked: rows that break a CHECK are no damage.
+func TestTableUnchecked(t *testing.T) {
+	w := begun(t)
+	f := w.foreign()
+	exec(t, f, "CREATE TABLE u(a CHECK(a>0)); PRAGMA ignore_check_constraints=ON; INSERT INTO u VALUES(-1)")
+	must(t, f.Close())
+	a := w.mustStart()
+	a.exec("INSERT INTO t(b) VALUES(4)")
+	a.end()
+}
+
+// TestTableAgain: a database that is put back to what it was once doesn't go on
+// from there by what followed then, though that is still in the spool.
+func TestTableAgain(t *testing.T) {
+	for _, journal := range []string{"delete", "wal"} {
+		for _, how := range []string{"adopted", "repaired"} {
+			t.Run(journal+"/"+how, func(t *testing.T) {
+				w := newWorld(t, Options{})
+				a := w.mustStart("_pragma=journal_mode(delete)")
+				a.exec("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+				a.sync()
+				a.stop()
+				copyFile(t, w.path, w.path+".old")
+				a = w.mustStart("_pragma=journal_mode(" + journal + ")")
+				for range 3 {
+					a.exec("INSERT INTO t(b) VALUES(randomblob(3000))")
+					a.sync()
+				}
+				a.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+				if how == "repaired" {
+					must(t, a.db.Close())
+					copyFile(t, w.path+".old", w.path)
+					a.sync()
+					a.shutdown()
+				} else {
+					a.stop()
+					copyFile(t, w.path+".old", w.path)
+					w.adopt()
+				}
+				a = w.mustStart()
+				if n := a.rows(); n != 0 {
+					t.Error(n, "rows")
+				}
+				a.exec("INSERT INTO t(b) VALUES('now')")
+				a.end()
+			})
+		}
+	}
+}
+
+// adopt lets the database take the place of the replica's state, as "outwash
+// adopt" does.
+func (w *world) adopt() {
+	w.t.Helper()
+	dir, err := local.Open(w.path)
+	must(w.t, err)
+	d, err := capture.Open(capture.Options{Path: w.path, Dir: dir})
+	must(w.t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	e := replicate.Open(ctx, replicate.EngineOptions{
+		Store: w.store, Source: d, Local: dir, Database: w.path,
+		Adopt: func(context.Context, error, replicate.Tail) error { return nil },
+	})
+	_, err = e.Sync(ctx)
+	must(w.t, errors.Join(err, e.Close(ctx), d.Close(), dir.Close()))
 }
 
 // TestTableTorn: a file that lost writes with the power isn't shipped as if that

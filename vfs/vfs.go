@@ -73,9 +73,10 @@ func (v *replicated) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.F
 		if flags&vfs.OPEN_WAL != 0 {
 			return &walFile{File: f, main: main}, out, nil
 		}
-		// A journal that is opened and not made is a hot one: what it has
-		// is put back into a database that crashed in a rollback mode.
-		main.playback = flags&vfs.OPEN_CREATE == 0
+		// A journal that is opened to be written and not made is a hot one: what it
+		// has is put back into a database that crashed in a rollback mode. Whether it
+		// is hot SQLite finds out by one that it only reads.
+		main.playback = flags&(vfs.OPEN_CREATE|vfs.OPEN_READONLY) == 0
 		return f, out, nil
 	}
 	return vfsutil.WrapOpenFilename(v.base(), name, flags)

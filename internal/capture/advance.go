@@ -105,8 +105,15 @@ func (d *DB) readIndex() (idx wal.Index, known bool, err error) {
 
 // Confirm says that the log is committed up to a frame, by a connection that keeps
 // the WAL-index to itself: with EXCLUSIVE locking there is no -shm
-// (https://sqlite.org/wal.html#use_of_wal_without_shared_memory). 0: it is gone.
+// (https://sqlite.org/wal.html#use_of_wal_without_shared_memory). 0: it lets go.
 func (d *DB) Confirm(frame uint32) {
+	if frame == 0 { // nothing else says now how far the log is committed
+		d.lockGate()
+		defer d.mu.Unlock()
+		if _, err := d.captureLocked(true); err != nil {
+			d.log.Warn("capture failed, trying on", "database", d.opts.Path, "error", err)
+		}
+	}
 	d.private.Store(frame)
 	d.Signal()
 }

@@ -107,6 +107,10 @@ type DB struct {
 	signal  chan struct{}
 	pending atomic.Int64 // raw time (µs) of the oldest signal not yet captured
 
+	// passes is held by whoever looks at the whole database, and before mu: what
+	// one finds must not be put in the place of what another began from.
+	passes sync.Mutex
+
 	mu    sync.Mutex // held for one capture or gate, never across a pass over the database
 	cond  *sync.Cond // phase changed
 	phase phase

@@ -34,6 +34,8 @@ type found struct {
 // Evidence compares the local database with the replica's tail; see
 // replicate.Source.
 func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, error) {
+	d.passes.Lock()
+	defer d.passes.Unlock()
 	d.mu.Lock()
 	err := d.followSpool(tail)
 	f := &d.found

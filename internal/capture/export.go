@@ -33,7 +33,12 @@ const (
 // again, until a pass has nothing left to do: the copies are then the state at
 // that pass.
 func (d *DB) Export(ctx context.Context, tail local.Tail, write func(segment.Block, []byte) error) (*segment.Entry, error) {
+	d.passes.Lock()
+	defer d.passes.Unlock()
 	d.base(tail)
+	d.mu.Lock()
+	d.forgetStored()
+	d.mu.Unlock()
 	p, err := d.openPin()
 	if err != nil {
 		return nil, err

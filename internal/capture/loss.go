@@ -61,16 +61,18 @@ func (d *DB) giveUp(why error) error {
 	d.log.Warn("too much waits for the store: transactions from here on will be one", "database", d.opts.Path, "why", why)
 	d.queue.drop()
 	d.setPhase(behind)
-	if err := d.makeRoom(); err != nil {
-		d.log.Warn("can't empty the spool", "database", d.opts.Path, "error", err)
-	}
+	d.forgetStored()
 	return nil
 }
 
-// makeRoom takes what was dropped out of the spool.
-func (d *DB) makeRoom() error {
+// forgetStored takes out of the spool what doesn't wait any more: it was dropped,
+// or is stored. Before a database becomes what it may have been once, or entries
+// that followed then would be taken to follow again.
+func (d *DB) forgetStored() {
 	recs, _ := d.queue.inSpool()
-	return d.spool.Rewrite(recs)
+	if err := d.spool.Rewrite(recs); err != nil {
+		d.log.Warn("can't empty the spool", "database", d.opts.Path, "error", err)
+	}
 }
 
 // Lost reports that entries were given up; see replicate.Source.

@@ -13,6 +13,8 @@ import (
 
 // Begin starts to emit entries; see replicate.Source.
 func (d *DB) Begin(ctx context.Context, start local.Start, tail local.Tail) error {
+	d.passes.Lock()
+	defer d.passes.Unlock()
 	d.base(tail)
 	switch start {
 	case local.StartEmpty:
@@ -141,6 +143,10 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 	}
 
 	d.mu.Lock()
+	if d.phase == behind { // given up meanwhile: the engine begins anew
+		d.mu.Unlock()
+		return errLost
+	}
 	phaseBefore, tableBefore := d.phase, d.table
 	if phaseBefore != repairing {
 		d.setPhase(rebasing)
@@ -238,12 +244,22 @@ func (b *builder) readAll(ctx context.Context, r rule, v *view) (table, error) {
 // repair compares the database with the last emitted state and emits the pages
 // that differ.
 func (d *DB) repair(ctx context.Context) error {
+	if !d.passes.TryLock() {
+		return nil // the engine begins anew, or is about to
+	}
+	defer d.passes.Unlock()
+	if !d.needsRepair() {
+		return nil
+	}
 	if d.Replaced() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return d.fail(fmt.Errorf("capture: %s: %w", d.opts.Path, ErrReplaced))
 	}
 	err := d.rebase(ctx, differing{as: segment.Repair})
+	if errors.Is(err, errLost) {
+		return nil
+	}
 	if err == nil {
 		d.log.Info("repaired: the changes that were not captured are one entry", "database", d.opts.Path)
 	}
@@ -259,6 +275,7 @@ func (r differing) kind() segment.EntryKind { return r.as }
 func (r differing) mustBeSound() bool       { return r.sound }
 
 func (differing) prepare(d *DB, _ *view) (state, uint64, error) {
+	d.forgetStored()
 	return state{checksum: d.table.sum, commit: d.table.size()}, 0, nil
 }
 

@@ -21,6 +21,10 @@ const (
 // be decided anew how it relates to the replica.
 var ErrChanged = errors.New("database changed while it was compared with its replica")
 
+// ErrLocked means that the database can't be read just now, because a connection
+// keeps it to itself: in a long transaction, or with EXCLUSIVE locking.
+var ErrLocked = errors.New("a connection keeps the database to itself")
+
 // ErrDamaged means that a database that has to be compared with its replica is not
 // sound: its state is not what anybody committed.
 var ErrDamaged = errors.New("the database is damaged")
