@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	osexec "os/exec"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -18,10 +19,18 @@ import (
 // foreign opens the database without this VFS, as another program would.
 func (w *world) foreign() *sqlite3.Conn {
 	w.t.Helper()
-	c, err := sqlite3.Open("file:" + w.path)
+	c, err := sqlite3.Open(w.without(w.path))
 	must(w.t, err)
 	exec(w.t, c, "PRAGMA busy_timeout=10000")
 	return c
+}
+
+// without is the DSN of a database like the world's that isn't replicated.
+func (w *world) without(path string) string {
+	if w.base == "" {
+		return "file:" + path
+	}
+	return "file:" + path + "?" + strings.Join(append([]string{"vfs=" + w.base}, w.params...), "&")
 }
 
 // cli runs SQL in a process of its own if the sqlite3 command line is there, else

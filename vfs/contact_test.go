@@ -16,7 +16,7 @@ import (
 // existing makes a database with content without this VFS.
 func (w *world) existing(journal string, rows int) {
 	w.t.Helper()
-	c, err := sqlite3.Open("file:" + w.path)
+	c, err := sqlite3.Open(w.without(w.path))
 	must(w.t, err)
 	exec(w.t, c, "PRAGMA journal_mode="+journal+"; CREATE TABLE old(id INTEGER PRIMARY KEY, v)")
 	exec(w.t, c, fmt.Sprintf("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x<%d) INSERT INTO old SELECT x, randomblob(1000) FROM c", rows))

@@ -46,6 +46,7 @@ type database struct {
 
 	url     string // of the replica; "": Options gave a store
 	dir     *local.Dir
+	stack   *stack // nil: the files on disk are plain
 	capture *capture.DB
 	engine  *replicate.Engine
 	cancel  context.CancelFunc
@@ -105,6 +106,9 @@ func (v *replicated) open(path string, p params) (*database, error) {
 		if p.replica != "" && p.replica != db.url {
 			return nil, fmt.Errorf("vfs: %s is already replicated to %s in this process", path, db.engine.Status().Replica)
 		}
+		if err := db.stack.sameParams(p.base); err != nil {
+			return nil, err
+		}
 		if !db.acquire() {
 			<-db.gone // it is being closed: begin again
 			continue
@@ -122,6 +126,9 @@ func (db *database) start(v *replicated) (err error) {
 	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
 		return fmt.Errorf("vfs: replication is not supported on %s yet", runtime.GOOS)
 	}
+	if err := db.readable(); err != nil {
+		return err
+	}
 	store, err := v.store(db)
 	if err != nil {
 		return err
@@ -136,6 +143,7 @@ func (db *database) start(v *replicated) (err error) {
 	}()
 	co := capture.Options{
 		Path: db.path, Dir: db.dir, VFS: db.opts.Base, Logger: db.opts.logger(),
+		OpenFile: db.stack.opener(), Params: db.p.base,
 		Failpoint: db.opts.hooks.failpoint, Off: db.opts.hooks.off,
 	}
 	if limit := db.opts.hooks.limits; limit != nil {
@@ -161,6 +169,25 @@ func (db *database) start(v *replicated) (err error) {
 	db.engine = replicate.Open(ctx, o)
 	db.running.Go(func() { db.capture.Run(ctx) })
 	return nil
+}
+
+// readable finds out how the database's files are read, and refuses those that
+// can't be: nothing of them would ever reach the replica.
+func (db *database) readable() (err error) {
+	if db.stack, err = newStack(db.opts.Base, db.p.base); err != nil {
+		return err
+	}
+	if db.stack != nil && db.p.restore == RestoreAuto {
+		return fmt.Errorf("vfs: replica_restore=auto writes a plain database, and base VFS %q encrypts: restore it with outwash restore, then VACUUM INTO a DSN with vfs=%s and the key", db.opts.Base, db.opts.Base)
+	}
+	err = capture.CheckReadable(db.path, db.stack.opener())
+	if !errors.Is(err, capture.ErrUnreadable) {
+		return nil // the rest is found later
+	}
+	if db.stack != nil {
+		return fmt.Errorf("vfs: with this key, and base VFS %q: %w", db.opts.Base, err)
+	}
+	return fmt.Errorf("vfs: %w; %s", err, stackAdvice)
 }
 
 // openDir waits for another process to let the database go, as in a rolling

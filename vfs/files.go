@@ -3,6 +3,7 @@ package vfs
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/util/vfsutil"
@@ -123,6 +124,9 @@ func (f *mainFile) WriteAt(p []byte, off int64) (int, error) {
 			}
 			return 0, err
 		}
+		if off == 0 && !wal.IsDatabase(p) {
+			return 0, f.db.refuse(errCiphertext)
+		}
 		f.written.Add(off, len(p))
 	}
 	return f.File.WriteAt(p, off)
@@ -231,6 +235,10 @@ func (f *mainFile) context() context.Context {
 	return context.Background()
 }
 
+// errCiphertext: what SQLite has just written isn't SQLite's any more.
+var errCiphertext = errors.New("vfs: what is written is encrypted already, by a VFS above the one that replicates: " +
+	"its pages and its WAL can't be told apart. " + stackAdvice)
+
 // walFile is one connection's handle of the WAL.
 type walFile struct {
 	vfs.File
@@ -255,21 +263,24 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := db.writeError(); err != nil {
 		return 0, db.refuse(err)
 	}
-	if off != 0 || len(p) != wal.HeaderSize {
+	if off != 0 {
 		f.noteFrame(p, off)
 		return f.File.WriteAt(p, off)
 	}
 	h, err := wal.ParseHeader(p)
-	f.main.pageSize = h.PageSize
-	if err != nil {
-		return 0, vfs.SystemError(err, sqlite3.IOERR_WRITE)
+	if err != nil || len(p) != wal.HeaderSize {
+		return 0, db.refuse(errCiphertext)
 	}
+	f.main.pageSize = h.PageSize
 	n := 0
 	var written error
 	err = db.capture.Restart(h, func() error {
 		n, written = f.File.WriteAt(p, off)
 		return written
 	})
+	if errors.Is(err, capture.ErrUnreadable) {
+		return 0, db.refuse(err)
+	}
 	if err != nil && written == nil {
 		db.log.Warn("the WAL can't start over yet", "error", err)
 		return 0, vfs.SystemError(err, sqlite3.BUSY)

@@ -3,7 +3,9 @@ package vfs
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
@@ -36,6 +38,10 @@ type world struct {
 	// each is called after each entry, with the mirror at it.
 	each func(e *segment.Entry) error
 	opts Options
+	// base and params, if it is over a VFS that encrypts: how to open it without
+	// replication.
+	base   string
+	params []string
 
 	mu   sync.Mutex
 	fail error
@@ -159,7 +165,7 @@ func (w *world) open(extra ...string) *sqlite3.Conn {
 
 func (w *world) tryOpen(extra ...string) (*sqlite3.Conn, error) {
 	q := url.Values{"vfs": {w.name}}
-	for _, x := range extra {
+	for _, x := range append(extra, w.params...) {
 		k, v, _ := strings.Cut(x, "=")
 		q.Add(k, v)
 	}
@@ -216,8 +222,7 @@ func (w *world) same() {
 	if _, err := os.Stat(w.path + "-wal"); err == nil {
 		w.t.Fatal("the WAL is still there")
 	}
-	want, err := os.ReadFile(w.path)
-	must(w.t, err)
+	want := w.file()
 	got, size := w.mirror.Image()
 	if err := mirror.Compare(want, got, size); err != nil {
 		w.t.Errorf("what was captured: %v", err)
@@ -226,6 +231,27 @@ func (w *world) same() {
 		w.t.Errorf("what is restored: %v", err)
 	}
 	must(w.t, mirror.Check(got, true))
+}
+
+// file is the database file as SQLite sees it.
+func (w *world) file() []byte {
+	w.t.Helper()
+	b, err := os.ReadFile(w.path)
+	if w.base != "" {
+		q, _ := url.ParseQuery(strings.Join(w.params, "&"))
+		f, e := (&stack{w.base, q}).open(w.path)
+		must(w.t, e)
+		defer f.Close()
+		_, err = f.ReadAt(b, 0)
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		if bytes.Equal(b[:16], []byte("SQLite format 3\x00")) { // the last block is filled up
+			b = b[:int(binary.BigEndian.Uint32(b[28:]))*max(int(binary.BigEndian.Uint16(b[16:]))&^1, int(b[17])<<16)]
+		}
+	}
+	must(w.t, err)
+	return b
 }
 
 // kill stops what replicates the world, as the end of its process would.
@@ -246,6 +272,7 @@ func (w *world) clone(opts Options) *world {
 	n.store = w.store
 	n.opts.Store = func(string) (replicate.Store, error) { return w.store, nil }
 	n.name += "_clone"
+	n.base, n.params = w.base, w.params
 	n.path = filepath.Join(w.t.TempDir(), "t.db")
 	Register(n.name, n.opts)
 	must(w.t, os.Mkdir(n.path+local.Suffix, 0o700))

@@ -26,16 +26,19 @@ func TestModes(t *testing.T) {
 				n++
 			}
 			for _, size := range round {
-				t.Run(fmt.Sprintf("%s/%s/%d", journal, locking, size), func(t *testing.T) {
-					modesRound(t, rand.New(rand.NewPCG(*flagSeed, uint64(size))), journal, locking, size)
+				t.Run(fmt.Sprintf("%s/%s/%d", journal, locking, size, ""), func(t *testing.T) {
+					modesRound(t, rand.New(rand.NewPCG(*flagSeed, uint64(size))), journal, locking, size, "")
 				})
 			}
 		}
 	}
 }
 
-func modesRound(t *testing.T, r *rand.Rand, journal, locking string, size int) {
-	w := newWorld(t, Options{})
+func modesRound(t *testing.T, r *rand.Rand, journal, locking string, size int, base string) {
+	w := newWorld(t, Options{Base: base})
+	if base != "" {
+		overBase(w, base)
+	}
 	var counted, kinds atomic.Int64
 	w.each = func(e *segment.Entry) error {
 		if e.Kind == segment.Repair {

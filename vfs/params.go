@@ -17,6 +17,7 @@ type params struct {
 	maxLag       time.Duration
 	openTimeout  time.Duration
 	closeTimeout time.Duration
+	base         url.Values // what is the base VFS's, keys among it: never to be shown
 }
 
 // mentions reports whether a name speaks of replication at all: ATTACH and
@@ -39,6 +40,7 @@ func parseParams(q url.Values, o Options) (params, error) {
 	p := params{
 		restore: o.Restore, maxLag: o.MaxLag,
 		openTimeout: o.OpenTimeout, closeTimeout: o.CloseTimeout,
+		base: baseParams(q),
 	}
 	if p.restore == "" {
 		p.restore = RestoreNever

@@ -17,6 +17,8 @@ import (
 // and holds back what would lock replication out before it has begun.
 func (f *mainFile) Pragma(name, value string) (string, error) {
 	switch name {
+	case "key", "hexkey", "textkey":
+		return "", fmt.Errorf("vfs: PRAGMA %s: the key of a replicated database must be in the DSN, because other connections read the database, too; %s", name, stackAdvice)
 	case "replicated_status":
 		b, err := json.Marshal(f.db.status())
 		return string(b), err

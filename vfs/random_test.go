@@ -70,7 +70,7 @@ func TestGatesHaveTeeth(t *testing.T) {
 	for _, gates := range []string{"checkpoint", "checkpoint,restart", "checkpoint,truncate", "checkpoint,delete"} {
 		t.Run(gates, func(t *testing.T) {
 			for seed := range uint64(10) {
-				if _, err := runRandom(t, seed, time.Second, "wal", gatesOff(gates)); err != nil {
+				if _, err := runRandom(t, seed, time.Second, "wal", gatesOff(gates), ""); err != nil {
 					t.Logf("seed %d: noticed: %v", seed, err)
 					return
 				}
@@ -83,7 +83,7 @@ func TestGatesHaveTeeth(t *testing.T) {
 type randomWorld struct {
 	*world
 	seed     uint64
-	params   []string
+	extra    []string // of the DSN
 	setup    string
 	switches bool // between journal modes
 	started  atomic.Bool
@@ -101,7 +101,7 @@ type randomWorld struct {
 func pick[T any](r *rand.Rand, a ...T) T { return a[r.IntN(len(a))] }
 
 func randomRound(t *testing.T, seed uint64, dur time.Duration, mode string) {
-	rw, err := runRandom(t, seed, dur, mode, gatesOff(*flagOff))
+	rw, err := runRandom(t, seed, dur, mode, gatesOff(*flagOff), "")
 	t.Logf("%d operations (%d rolled back, %d busy), %d entries checked; %v", rw.ops.Load(), rw.rolled.Load(), rw.busy.Load(), rw.checked, rw.mirror)
 	if err != nil {
 		t.Fatal(err)
@@ -118,11 +118,14 @@ func randomRound(t *testing.T, seed uint64, dur time.Duration, mode string) {
 func (w *world) txids() uint64 { _, n := w.mirror.Checksum(); return n }
 
 // runRandom returns what went wrong, so that a test can expect it.
-func runRandom(t testing.TB, seed uint64, dur time.Duration, mode string, off map[string]bool) (*randomWorld, error) {
+func runRandom(t testing.TB, seed uint64, dur time.Duration, mode string, off map[string]bool, base string) (*randomWorld, error) {
 	r := rand.New(rand.NewPCG(seed, 1))
-	opts := Options{MaxLag: pick(r, replicate.AsFast, 50*time.Millisecond, time.Second)}
+	opts := Options{Base: base, MaxLag: pick(r, replicate.AsFast, 50*time.Millisecond, time.Second)}
 	opts.hooks.off = off
 	rw := &randomWorld{world: newWorld(t, opts), seed: seed, rng: rand.New(rand.NewPCG(seed, 2))}
+	if base != "" {
+		overBase(rw.world, base)
+	}
 	rw.each = rw.checkEntry
 	journal := mode
 	if mode == "switching" {
@@ -131,13 +134,13 @@ func runRandom(t testing.TB, seed uint64, dur time.Duration, mode string, off ma
 	size := pick(r, 512, 1024, 4096, 4096, 8192, 65536)
 	vacuum := r.IntN(3)
 	if r.IntN(3) == 0 {
-		rw.params = []string{"psow=0"}
+		rw.extra = []string{"psow=0"}
 	}
 	rw.setup = fmt.Sprintf("PRAGMA synchronous=%s; PRAGMA cache_size=10; PRAGMA wal_autocheckpoint=%d; PRAGMA journal_size_limit=%d; PRAGMA temp_store=memory",
 		pick(r, "OFF", "NORMAL", "NORMAL", "FULL", "EXTRA"), pick(r, 0, 20, 100, 1000), pick(r, -1, 0, 50000))
-	t.Logf("page_size=%d auto_vacuum=%d max_lag=%v %v %s", size, vacuum, opts.MaxLag, rw.params, rw.setup)
+	t.Logf("page_size=%d auto_vacuum=%d max_lag=%v %v %s", size, vacuum, opts.MaxLag, rw.extra, rw.setup)
 
-	c := rw.open(rw.params...)
+	c := rw.open(rw.extra...)
 	exec(t, c, fmt.Sprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=%d; PRAGMA journal_mode=%s; %s; BEGIN; %s COMMIT", size, vacuum, journal, rw.setup, schema))
 	if mode != "wal" && mode != "switching" { // memory isn't kept by the file
 		rw.setup += "; PRAGMA journal_mode=" + mode
@@ -198,7 +201,7 @@ func (rw *randomWorld) report(err error) {
 }
 
 func (rw *randomWorld) openSetUp() *sqlite3.Conn {
-	c, err := rw.tryOpen(rw.params...)
+	c, err := rw.tryOpen(rw.extra...)
 	if err == nil {
 		err = c.Exec(rw.setup)
 	}
@@ -272,13 +275,10 @@ func (rw *randomWorld) compare(r *rand.Rand, c **sqlite3.Conn, conns []*sqlite3.
 	}
 	backup := rw.path + ".bak"
 	os.Remove(backup)
-	if err := (*c).Backup("main", "file:"+backup); err != nil {
+	if err := (*c).Backup("main", rw.without(backup)); err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
-	want, err := os.ReadFile(backup)
-	if err != nil {
-		return err
-	}
+	want := (&world{t: rw.t, path: backup, base: rw.base, params: rw.params}).file()
 	got, size := rw.mirror.Image()
 	for _, f := range [][2]int{{18, 20}, {24, 28}, {40, 44}, {92, 100}} { // a backup sets these anew
 		clear(want[f[0]:f[1]])
@@ -293,10 +293,7 @@ func syncNow(w *world) (uint64, error) {
 }
 
 func (w *world) compareFile() error {
-	want, err := os.ReadFile(w.path)
-	if err != nil {
-		return err
-	}
+	want := w.file()
 	got, size := w.mirror.Image()
 	return mirror.Compare(want, got, size)
 }

@@ -24,8 +24,7 @@ func newReplicated(opts Options) *replicated {
 	return &replicated{opts: opts, databases: &databases{byPath: map[string]*database{}}}
 }
 
-// base is looked up late: the driver allows VFSes to be registered anew.
-func (v *replicated) base() vfs.VFS { return vfs.Find(v.opts.Base) }
+func (v *replicated) base() vfs.VFS { return findBase(v.opts.Base) }
 
 func (v *replicated) FullPathname(name string) (string, error) {
 	return v.base().FullPathname(name)

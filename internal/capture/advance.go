@@ -86,14 +86,14 @@ func (d *DB) index() (wal.Index, error) {
 // readIndex reads the WAL-index, if it is there and initialised. One that was made
 // for an empty log, of which nothing is committed yet, is all zero.
 func (d *DB) readIndex() (idx wal.Index, known bool, err error) {
-	if ok, err := reopen(&d.wal, d.opts.Path+"-wal"); !ok {
+	if ok, err := reopen(&d.wal, d.opts.Path+"-wal", d.openFile); !ok {
 		return wal.Index{}, false, err
 	}
 	if frame := d.private.Load(); frame != 0 {
 		idx, err := d.privateIndex(frame)
 		return idx, err == nil, err
 	}
-	if ok, err := reopen(&d.shm, d.opts.Path+"-shm"); !ok {
+	if ok, err := reopen(&d.shm, d.opts.Path+"-shm", openPlain); !ok {
 		return wal.Index{}, false, err
 	}
 	idx, err = wal.ReadIndex(d.shm)
@@ -120,7 +120,7 @@ func (d *DB) Confirm(frame uint32) {
 
 // privateIndex is what a WAL-index would say about the log up to a commit frame.
 func (d *DB) privateIndex(frame uint32) (wal.Index, error) {
-	h, err := wal.ReadHeader(d.wal)
+	h, err := readWALHeader(d.wal)
 	if errors.Is(err, io.EOF) {
 		return wal.Index{}, nil
 	}
@@ -146,7 +146,7 @@ func (d *DB) checkFile() {
 	}
 	switch now := fingerprint(d.opts.Path); {
 	case now == d.emptied || now == "": // a file that was removed: see Replaced
-	case d.table.size() == 0 && !hasContent(d.opts.Path):
+	case d.table.size() == 0 && !d.hasContent():
 	case d.emptied == "" && d.mark.salt != [2]uint32{}:
 		d.loseTrack("another program took the WAL away")
 	default:
@@ -156,13 +156,13 @@ func (d *DB) checkFile() {
 
 // hasContent reports whether a database has more than its first page, which
 // SQLite writes before there is any content.
-func hasContent(path string) bool {
-	f, err := os.Open(path)
+func (d *DB) hasContent() bool {
+	f, err := d.openFile(d.opts.Path)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	h, err := readDatabaseHeader(f, path)
+	h, err := readDatabaseHeader(f, d.opts.Path)
 	return err == nil && h.Pages > 1
 }
 

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -59,8 +60,12 @@ type Options struct {
 	Dir  *local.Dir // its local state
 	// VFS pins the database: the name of a registered VFS that opens it without
 	// capture. "" is the driver's default.
-	VFS    string
-	Logger *slog.Logger // nil: none
+	VFS string
+	// OpenFile opens the database or its log to read it, if they can't be read as
+	// they are on disk; Params are what VFS needs to know of them. nil: os.Open.
+	OpenFile func(name string) (File, error)
+	Params   url.Values
+	Logger   *slog.Logger // nil: none
 	// MemoryLimit bounds the stored bytes of entries waiting in memory, beyond it
 	// they wait in the spool. 0: 8 MiB.
 	MemoryLimit int64
@@ -143,7 +148,7 @@ type DB struct {
 	gates   atomic.Int32 // the application waits for mu at so many of them
 	trouble atomic.Pointer[trouble]
 
-	wal, shm, file *os.File
+	wal, shm, file File
 	spool          *local.Spool
 	queue          queue
 	found          found // by Evidence, for Begin
@@ -229,7 +234,7 @@ func (d *DB) Close() error {
 }
 
 func (d *DB) closeFiles() {
-	for _, f := range []**os.File{&d.wal, &d.shm, &d.file} {
+	for _, f := range []*File{&d.wal, &d.shm, &d.file} {
 		if *f != nil {
 			(*f).Close()
 			*f = nil

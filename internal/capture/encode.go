@@ -247,7 +247,7 @@ func (b *builder) oldVersion(no uint64) ([]byte, error) {
 		err = readFrame(d.wal, frame, old)
 	} else {
 		var ok bool
-		if ok, err = reopen(&d.file, d.opts.Path); ok {
+		if ok, err = reopen(&d.file, d.opts.Path, d.openFile); ok {
 			err = readPage(d.file, no, old)
 		}
 	}

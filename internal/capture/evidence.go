@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
-	"github.com/outwash/outwash/internal/wal"
 )
 
 // state is a state of the database that the replica has, or will have once the
@@ -45,7 +43,7 @@ func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, err
 	}
 	ev := local.Evidence{Spooled: len(f.entries), Identity: local.Identity(d.opts.Path)}
 
-	file, err := os.Open(d.opts.Path)
+	file, err := d.openFile(d.opts.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		ev.Found, ev.Continues = "no database file", ev.Spooled > 0
 		return ev, nil
@@ -134,7 +132,7 @@ func (d *DB) shortProof(f *found) (proof string, err error) {
 	if noted {
 		return "", nil // something went by: neither log nor spool has it
 	}
-	log, held, err := f.inLog(d.opts.Path)
+	log, held, err := d.inLog(f)
 	switch {
 	case err != nil:
 		return "", err
@@ -151,8 +149,8 @@ func (d *DB) shortProof(f *found) (proof string, err error) {
 
 // inLog reports whether there is a log, and whether it has the state's position
 // or begins where the generation with that position ended.
-func (f *found) inLog(path string) (log, held bool, err error) {
-	file, err := os.Open(path + "-wal")
+func (d *DB) inLog(f *found) (log, held bool, err error) {
+	file, err := d.openFile(d.opts.Path + "-wal")
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, false, nil
 	}
@@ -160,7 +158,7 @@ func (f *found) inLog(path string) (log, held bool, err error) {
 		return false, false, fmt.Errorf("capture: %w", err)
 	}
 	defer file.Close()
-	h, err := wal.ReadHeader(file)
+	h, err := readWALHeader(file)
 	if err != nil {
 		return false, false, nil // empty, or torn by a crash before its first sync
 	}
@@ -198,7 +196,7 @@ func (f *found) frame(s state, v *view) (uint32, error) {
 		return uint32(s.pos.Frame), nil
 	case f.scanned != nil && f.scanned.salt == v.mark.salt:
 		return min(f.scanned.frame, v.mark.frame), nil
-	case (f.scanned != nil || f.clean != nil) && f.seen == fingerprint(v.file.Name()):
+	case (f.scanned != nil || f.clean != nil) && f.seen == fingerprint(v.path):
 		// The log was begun after the proof. If another had come and gone before
 		// it, the file had changed.
 		return 0, nil
@@ -239,7 +237,7 @@ func (d *DB) scan(ctx context.Context) (with, alone state, at mark, err error) {
 		if no == lock {
 			continue
 		}
-		if err := readPage(v.file, no, page); err != nil {
+		if err := readAlone(v.file, no, page); err != nil {
 			return with, alone, at, err
 		}
 		hash := segment.PageHash(no, page)

@@ -68,7 +68,17 @@ func (d *DB) Restart(h wal.Header, write func() error) error {
 		return err
 	}
 	d.next = h.Salt
-	return write()
+	if err := write(); err != nil || d.opts.OpenFile == nil {
+		return err
+	}
+	// Whether the log can be read is known for certain only now.
+	if ok, err := reopen(&d.wal, d.opts.Path+"-wal", d.openFile); !ok {
+		return fmt.Errorf("capture: open the WAL again: %w", err)
+	}
+	if now, err := readWALHeader(d.wal); err != nil || now != h {
+		return fmt.Errorf("capture: the WAL of %s is written by its VFS as a database would not be: it %w", d.opts.Path, ErrUnreadable)
+	}
+	return nil
 }
 
 // BeforeTruncate and BeforeDelete come before the log is cut to nothing or
@@ -187,11 +197,11 @@ func (d *DB) await(ok func() bool, limit time.Duration) bool {
 
 // oldGeneration reads the header of the log as it stands; nil if it is empty.
 func (d *DB) oldGeneration() (*wal.Header, error) {
-	ok, err := reopen(&d.wal, d.opts.Path+"-wal")
+	ok, err := reopen(&d.wal, d.opts.Path+"-wal", d.openFile)
 	if !ok {
 		return nil, err
 	}
-	h, err := wal.ReadHeader(d.wal)
+	h, err := readWALHeader(d.wal)
 	if err == io.EOF {
 		return nil, nil
 	}
@@ -247,7 +257,7 @@ func (d *DB) beyondMark(old wal.Header, next [2]uint32) (walked, error) {
 // inFile reports whether the last images of all pages a walk found are in the
 // database file.
 func (d *DB) inFile(w walked) (bool, error) {
-	if ok, err := reopen(&d.file, d.opts.Path); !ok {
+	if ok, err := reopen(&d.file, d.opts.Path, d.openFile); !ok {
 		return false, err
 	}
 	end := w.commits[len(w.commits)-1]

@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"net/url"
-	"os"
 	"slices"
+	"strings"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/local"
@@ -18,22 +19,27 @@ import (
 // pin is a read transaction. While it is held, the WAL is neither reset under the
 // frames it sees nor backfilled beyond them:
 // https://sqlite.org/wal.html#how_checkpointing_works
-type pin struct{ conn *sqlite3.Conn }
+type pin struct {
+	conn *sqlite3.Conn
+	// noisy: what SQLite reads may be noise for a moment; see File.
+	noisy bool
+}
 
 // openPin opens the connection that pins; it never checkpoints.
 func (d *DB) openPin() (*pin, error) {
 	// Extensions that a program registers read the database while it is opened, so
 	// the timeout can't wait until then.
 	q := url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(10000)"}}
+	maps.Copy(q, d.opts.Params)
 	if d.opts.VFS != "" {
 		q.Set("vfs", d.opts.VFS)
 	}
-	u := url.URL{Scheme: "file", OmitHost: true, Path: d.opts.Path, RawQuery: q.Encode()}
+	u := url.URL{Scheme: "file", OmitHost: true, Path: d.opts.Path, RawQuery: EncodeQuery(q)}
 	conn, err := sqlite3.Open(u.String())
 	if err != nil {
 		return nil, fmt.Errorf("capture: open %s to read it: %w", d.opts.Path, err)
 	}
-	p := &pin{conn}
+	p := &pin{conn, d.opts.OpenFile != nil}
 	// Closing it must not do what gates would have to see.
 	if _, err := conn.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true); err != nil {
 		p.close()
@@ -42,21 +48,43 @@ func (d *DB) openPin() (*pin, error) {
 	return p, nil
 }
 
+// EncodeQuery escapes the parameters of a URI for SQLite, which takes a + for a +.
+func EncodeQuery(q url.Values) string { return strings.ReplaceAll(q.Encode(), "+", "%20") }
+
 func (p *pin) begin() error {
 	// A damaged schema is found by whoever reads it, not by who copies pages.
-	if err := p.conn.Exec("BEGIN; PRAGMA schema_version"); err != nil {
-		p.end()
-		if errors.Is(err, sqlite3.BUSY) {
-			err = fmt.Errorf("%w: %w", local.ErrLocked, err)
+	err := p.quiet(func() error {
+		err := p.conn.Exec("BEGIN; PRAGMA schema_version")
+		if err != nil {
+			p.end()
 		}
+		return err
+	})
+	if errors.Is(err, sqlite3.BUSY) {
+		err = fmt.Errorf("%w: %w", local.ErrLocked, err)
+	}
+	if err != nil {
 		return fmt.Errorf("capture: begin to read: %w", err)
 	}
 	return nil
 }
 
+// quiet does again what fails because of noise.
+func (p *pin) quiet(f func() error) error {
+	for try := 1; ; try++ {
+		err := f()
+		noise := errors.Is(err, sqlite3.NOTADB) || errors.Is(err, sqlite3.CORRUPT) || errors.Is(err, local.ErrDamaged)
+		if !p.noisy || !noise || try == 5 {
+			return err
+		}
+	}
+}
+
 // sound checks the database as it is seen now, as far as SQLite can without the
 // collations and functions of its application.
-func (p *pin) sound() error {
+func (p *pin) sound() error { return p.quiet(p.check) }
+
+func (p *pin) check() error {
 	// Rows that break a CHECK are their application's business: it may have changed
 	// its mind, or its functions.
 	said, err := "", p.conn.Exec("PRAGMA ignore_check_constraints=ON")
@@ -93,7 +121,8 @@ func (p *pin) close() { p.conn.Close() }
 // view is the database at the mark, while a pin is held. It has handles of its
 // own, so that it can be read without DB.mu.
 type view struct {
-	file, wal *os.File
+	path      string
+	file, wal File
 	pageSize  uint32
 	size      uint64              // pages
 	minSize   uint64              // fewest pages since whatever the rule starts from
@@ -117,7 +146,7 @@ func (v *view) emptied(path string) string {
 }
 
 func (v *view) close() {
-	for _, f := range []*os.File{v.file, v.wal} {
+	for _, f := range []File{v.file, v.wal} {
 		if f != nil {
 			f.Close()
 		}
@@ -134,7 +163,7 @@ func (v *view) read(no uint64, b []byte) error {
 	if frame := v.frames[uint32(no)]; frame != 0 && !v.onlyFile {
 		return readFrame(v.wal, frame, b)
 	}
-	return readPage(v.file, no, b)
+	return readAlone(v.file, no, b)
 }
 
 // look walks the log from its first frame and returns the view of its committed
@@ -144,7 +173,7 @@ func (v *view) read(no uint64, b []byte) error {
 // it, and nothing is written to the file, because a checkpoint needs the slot
 // that the reader has.
 func (d *DB) look() (*view, error) {
-	v := &view{frames: map[uint32]uint32{}}
+	v := &view{path: d.opts.Path, frames: map[uint32]uint32{}}
 	err := d.lookInto(v)
 	if err != nil {
 		v.close()
@@ -155,7 +184,7 @@ func (d *DB) look() (*view, error) {
 }
 
 func (d *DB) lookInto(v *view) (err error) {
-	if v.file, err = os.Open(d.opts.Path); err != nil {
+	if v.file, err = d.openFile(d.opts.Path); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	h, err := readDatabaseHeader(v.file, d.opts.Path)
@@ -163,7 +192,7 @@ func (d *DB) lookInto(v *view) (err error) {
 		return err
 	}
 	v.pageSize, v.size = h.PageSize, uint64(h.Pages)
-	if v.wal, err = os.Open(d.opts.Path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+	if v.wal, err = d.openFile(d.opts.Path + "-wal"); errors.Is(err, fs.ErrNotExist) {
 		v.wal, v.onlyFile = nil, true
 		return nil
 	} else if err != nil {
@@ -173,7 +202,7 @@ func (d *DB) lookInto(v *view) (err error) {
 	if err != nil {
 		return err
 	}
-	wh, err := wal.ReadHeader(v.wal)
+	wh, err := readWALHeader(v.wal)
 	if err != nil {
 		if idx.MaxFrame > 0 {
 			return fmt.Errorf("capture: %s-wal: %w", d.opts.Path, err)
@@ -223,27 +252,4 @@ func (d *DB) lookInto(v *view) (err error) {
 		v.frames[no] = uint32(i) + 1
 	}
 	return nil
-}
-
-// readDatabaseHeader reads the header of a database file.
-func readDatabaseHeader(f *os.File, path string) (wal.DatabaseHeader, error) {
-	var b [100]byte
-	n, _ := f.ReadAt(b[:], 0)
-	h, ok := wal.ParseDatabaseHeader(b[:n])
-	if !ok {
-		return h, fmt.Errorf("capture: %s is not an SQLite database, or it is encrypted", path)
-	}
-	if h.Reserved == checksumBytes {
-		return h, fmt.Errorf("capture: %s: %w", path, ErrChecksums)
-	}
-	fi, err := f.Stat()
-	if err != nil {
-		return h, fmt.Errorf("capture: %w", err)
-	}
-	// The header's size is current once all is backfilled; it is not there at all
-	// if SQLite before 3.7 wrote the file.
-	if n := uint32(fi.Size() / int64(h.PageSize)); h.Pages == 0 || h.Pages > n {
-		h.Pages = n
-	}
-	return h, nil
 }

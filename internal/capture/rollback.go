@@ -94,7 +94,7 @@ func (d *DB) commitFile(w *Written) error {
 	if d.phase != live && d.phase != tracking {
 		return nil
 	}
-	ok, err := reopen(&d.file, d.opts.Path)
+	ok, err := reopen(&d.file, d.opts.Path, d.openFile)
 	if err != nil || !ok {
 		return err
 	}

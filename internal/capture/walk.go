@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/outwash/outwash/internal/wal"
 )
@@ -33,11 +35,21 @@ func (d *DB) walk(m mark, last uint32) (walked, error) {
 	return walk(d.wal, d.table.pageSize, m, last, &d.bufs)
 }
 
-func walk(f *os.File, pageSize uint32, m mark, last uint32, bufs *buffers) (walked, error) {
+func walk(f io.ReaderAt, pageSize uint32, m mark, last uint32, bufs *buffers) (walked, error) {
 	w := walked{from: m, end: m, pages: bufs.pages[:0], commits: bufs.commits[:0]}
 	size := wal.FrameSize(pageSize)
 	chunk := bufs.chunk(max(1, (256<<10)/size) * size)
-	sum, frame := m.checksum, m.frame
+	sum, frame, tries := m.checksum, m.frame, 0
+	// again reports whether to read once more where the chain breaks: what is to be
+	// there is known, and it may be read while it is written.
+	again := func() bool {
+		tries++
+		if isPlain(f) || last == math.MaxUint32 || tries > 50 {
+			return false
+		}
+		time.Sleep(100 * time.Microsecond)
+		return true
+	}
 loop:
 	for frame < last {
 		b := chunk[:min(int64(len(chunk)), int64(last-frame)*size)]
@@ -51,14 +63,17 @@ loop:
 		}
 		for ; len(b) > 0; b = b[size:] {
 			h := wal.ParseFrame(b)
-			if h.Salt != m.salt {
+			next := wal.Checksum(m.bigEnd, sum, b[:8])
+			if h.Salt == m.salt {
+				next = wal.Checksum(m.bigEnd, next, b[wal.FrameHeaderSize:size])
+			}
+			if h.Salt != m.salt || next != h.Checksum || h.Page == 0 {
+				if again() {
+					continue loop
+				}
 				break loop
 			}
-			sum = wal.Checksum(m.bigEnd, sum, b[:8])
-			sum = wal.Checksum(m.bigEnd, sum, b[wal.FrameHeaderSize:size])
-			if sum != h.Checksum || h.Page == 0 {
-				break loop
-			}
+			sum = next
 			frame++
 			w.pages = append(w.pages, h.Page)
 			if h.Commit != 0 {
@@ -72,7 +87,7 @@ loop:
 }
 
 func (d *DB) readHeader() (wal.Header, error) {
-	h, err := wal.ReadHeader(d.wal)
+	h, err := readWALHeader(d.wal)
 	if err != nil {
 		return h, fmt.Errorf("capture: %s-wal: %w", d.opts.Path, err)
 	}
@@ -80,7 +95,10 @@ func (d *DB) readHeader() (wal.Header, error) {
 }
 
 // readFrame reads the page of a frame into b, which has a page's size.
-func readFrame(f *os.File, frame uint32, b []byte) error {
+func readFrame(f io.ReaderAt, frame uint32, b []byte) error {
+	if !isPlain(f) {
+		return readProven(f, frame, b)
+	}
 	if _, err := f.ReadAt(b, wal.FrameOffset(frame, uint32(len(b)))+wal.FrameHeaderSize); err != nil {
 		return fmt.Errorf("capture: read WAL frame %d: %w", frame, err)
 	}
@@ -88,7 +106,7 @@ func readFrame(f *os.File, frame uint32, b []byte) error {
 }
 
 // readPage reads a page of the database file; what is beyond its end is zero.
-func readPage(f *os.File, no uint64, b []byte) error {
+func readPage(f io.ReaderAt, no uint64, b []byte) error {
 	n, err := f.ReadAt(b, int64(no-1)*int64(len(b)))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("capture: read page %d: %w", no, err)
@@ -98,7 +116,7 @@ func readPage(f *os.File, no uint64, b []byte) error {
 }
 
 // reopen keeps a handle in line with the name on disk; false if there is no file.
-func reopen(f **os.File, name string) (bool, error) {
+func reopen(f *File, name string, open func(string) (File, error)) (bool, error) {
 	now, err := os.Stat(name)
 	if err == nil && *f != nil {
 		if old, err := (*f).Stat(); err == nil && os.SameFile(now, old) {
@@ -110,7 +128,7 @@ func reopen(f **os.File, name string) (bool, error) {
 		*f = nil
 	}
 	if err == nil {
-		*f, err = os.Open(name)
+		*f, err = open(name)
 	}
 	if err != nil {
 		*f = nil

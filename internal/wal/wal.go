@@ -9,6 +9,7 @@
 package wal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -126,6 +127,19 @@ func ParseFrame(b []byte) Frame {
 	}
 }
 
+// Follows reports whether a whole frame follows on the 8 bytes of the checksum
+// before it, in either byte order.
+func Follows(before, frame []byte) bool {
+	be := binary.BigEndian
+	for _, bigEndian := range []bool{false, true} {
+		sum := Checksum(bigEndian, [2]uint32{be.Uint32(before), be.Uint32(before[4:])}, frame[:8])
+		if Checksum(bigEndian, sum, frame[FrameHeaderSize:]) == ParseFrame(frame).Checksum {
+			return true
+		}
+	}
+	return false
+}
+
 // Index is the header of the WAL-index: what is committed.
 type Index struct {
 	PageSize uint32
@@ -192,10 +206,13 @@ type DatabaseHeader struct {
 	Reserved uint8 // bytes at the end of each page that SQLite leaves alone
 }
 
+// IsDatabase reports whether a file that begins with b may be a database.
+func IsDatabase(b []byte) bool { return bytes.HasPrefix(b, []byte("SQLite format 3\x00")) }
+
 // ParseDatabaseHeader reads the first 100 bytes of a database file; ok is false
 // if they are not a database's (too short, encrypted, another format).
 func ParseDatabaseHeader(b []byte) (h DatabaseHeader, ok bool) {
-	if len(b) < 100 || string(b[:16]) != "SQLite format 3\x00" {
+	if len(b) < 100 || !IsDatabase(b) {
 		return h, false
 	}
 	h.PageSize = uint32(binary.BigEndian.Uint16(b[16:]))
