@@ -60,6 +60,8 @@ type database struct {
 
 	shut atomic.Bool // writes fail
 	told atomic.Bool // a refused write has been logged
+
+	garbled atomic.Bool // a VFS above encrypts: nothing can be replicated
 }
 
 func (o Options) logger() *slog.Logger {
@@ -133,7 +135,7 @@ func (db *database) start(v *replicated) (err error) {
 	if err != nil {
 		return err
 	}
-	if db.dir, err = openDir(db.path, db.opts.hooks.files, db.p.openTimeout); err != nil {
+	if db.dir, err = openDir(db.path, db.stack.files(db.opts.hooks.files), db.p.openTimeout); err != nil {
 		return err
 	}
 	defer func() {
@@ -169,25 +171,6 @@ func (db *database) start(v *replicated) (err error) {
 	db.engine = replicate.Open(ctx, o)
 	db.running.Go(func() { db.capture.Run(ctx) })
 	return nil
-}
-
-// readable finds out how the database's files are read, and refuses those that
-// can't be: nothing of them would ever reach the replica.
-func (db *database) readable() (err error) {
-	if db.stack, err = newStack(db.opts.Base, db.p.base); err != nil {
-		return err
-	}
-	if db.stack != nil && db.p.restore == RestoreAuto {
-		return fmt.Errorf("vfs: replica_restore=auto writes a plain database, and base VFS %q encrypts: restore it with outwash restore, then VACUUM INTO a DSN with vfs=%s and the key", db.opts.Base, db.opts.Base)
-	}
-	err = capture.CheckReadable(db.path, db.stack.opener())
-	if !errors.Is(err, capture.ErrUnreadable) {
-		return nil // the rest is found later
-	}
-	if db.stack != nil {
-		return fmt.Errorf("vfs: with this key, and base VFS %q: %w", db.opts.Base, err)
-	}
-	return fmt.Errorf("vfs: %w; %s", err, stackAdvice)
 }
 
 // openDir waits for another process to let the database go, as in a rolling
@@ -345,6 +328,9 @@ func (db *database) awaitLive(ctx context.Context) error {
 func (db *database) status() replicate.Status {
 	s := db.engine.Status()
 	err, lasting := db.capture.Trouble()
+	if db.garbled.Load() {
+		err, lasting = errCiphertext, true
+	}
 	if err == nil || s.State == replicate.StateClosed {
 		return s
 	}
@@ -420,8 +406,11 @@ var errShut = errors.New("vfs: replication of this database was shut down: close
 
 // writeError is why writes to the database must fail; nil while they may.
 func (db *database) writeError() error {
-	if db.shut.Load() {
+	switch {
+	case db.shut.Load():
 		return errShut
+	case db.garbled.Load():
+		return errCiphertext
 	}
 	if err, lasting := db.capture.Trouble(); lasting {
 		return err

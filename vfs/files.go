@@ -125,7 +125,7 @@ func (f *mainFile) WriteAt(p []byte, off int64) (int, error) {
 			return 0, err
 		}
 		if off == 0 && !wal.IsDatabase(p) {
-			return 0, f.db.refuse(errCiphertext)
+			return 0, f.db.refuseCiphertext()
 		}
 		f.written.Add(off, len(p))
 	}
@@ -235,10 +235,6 @@ func (f *mainFile) context() context.Context {
 	return context.Background()
 }
 
-// errCiphertext: what SQLite has just written isn't SQLite's any more.
-var errCiphertext = errors.New("vfs: what is written is encrypted already, by a VFS above the one that replicates: " +
-	"its pages and its WAL can't be told apart. " + stackAdvice)
-
 // walFile is one connection's handle of the WAL.
 type walFile struct {
 	vfs.File
@@ -269,7 +265,7 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 	}
 	h, err := wal.ParseHeader(p)
 	if err != nil || len(p) != wal.HeaderSize {
-		return 0, db.refuse(errCiphertext)
+		return 0, db.refuseCiphertext()
 	}
 	f.main.pageSize = h.PageSize
 	n := 0

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/ncruces/go-sqlite3"
@@ -126,6 +124,25 @@ func (s *stack) probe() (plain bool, err error) {
 	return false, nil
 }
 
+// readable finds out how the database's files are read, and refuses those that
+// can't be: nothing of them would ever reach the replica.
+func (db *database) readable() (err error) {
+	if db.stack, err = newStack(db.opts.Base, db.p.base); err != nil {
+		return err
+	}
+	if db.stack != nil && db.p.restore == RestoreAuto {
+		return fmt.Errorf("vfs: replica_restore=auto writes a plain database, and base VFS %q encrypts: restore it with outwash restore, then VACUUM INTO a DSN with vfs=%s and the key", db.opts.Base, db.opts.Base)
+	}
+	err = capture.CheckReadable(db.path, db.stack.opener())
+	if !errors.Is(err, capture.ErrUnreadable) {
+		return nil // the rest is found later
+	}
+	if db.stack != nil {
+		return fmt.Errorf("vfs: with this key, and base VFS %q: %w", db.opts.Base, err)
+	}
+	return fmt.Errorf("vfs: %w; %s", err, stackAdvice)
+}
+
 // sameParams refuses a connection that would write what the first one can't read.
 func (s *stack) sameParams(p url.Values) error {
 	if s == nil || maps.EqualFunc(s.params, p, slices.Equal) {
@@ -206,30 +223,14 @@ func (g *grabber) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File
 	return nil, flags, sqlite3.CANTOPEN
 }
 
-// stackFile reads a file through the base.
-type stackFile struct {
-	mu    sync.Mutex // the base's files have buffers
-	base  vfs.File
-	plain *os.File
-}
+// errCiphertext: what SQLite has just written isn't SQLite's any more.
+var errCiphertext = errors.New("vfs: what is written is encrypted already, by a VFS above the one that replicates: " +
+	"its pages and its WAL can't be told apart. " + stackAdvice)
 
-func (f *stackFile) ReadAt(p []byte, off int64) (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n, err := f.base.ReadAt(p, off)
-	if err == nil && n < len(p) {
-		err = io.EOF
-	}
-	return n, err
-}
-
-// Stat is that of the file on disk, which has the size of what is read.
-func (f *stackFile) Stat() (fs.FileInfo, error) { return f.plain.Stat() }
-
-func (f *stackFile) Close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return errors.Join(f.base.Close(), f.plain.Close())
+// refuseCiphertext refuses what isn't SQLite's any more, now and from now on.
+func (db *database) refuseCiphertext() error {
+	db.garbled.Store(true)
+	return db.refuse(errCiphertext)
 }
 
 // findBase finds a VFS by name, late, because the driver allows VFSes to be

@@ -33,6 +33,14 @@ type File interface {
 	Truncate(size int64) error
 }
 
+// BlockFile is a File of which whole blocks are written, whatever is asked for:
+// because it is encrypted, say. If the power fails meanwhile the whole block may be
+// lost, with what was synced before.
+type BlockFile interface {
+	File
+	BlockSize() int64
+}
+
 // OS is the FS of the system.
 type OS struct{}
 

@@ -24,9 +24,10 @@ import (
 // It is not safe for concurrent use; bodies of its entries may be read any time
 // for as long as somebody has them.
 type Spool struct {
-	dir  *Dir
-	f    File
-	size int64 // end of the last whole record
+	dir   *Dir
+	f     File
+	block int64 // is written as a whole; 1: any bytes
+	size  int64 // end of the last whole record, or where the next block begins
 
 	writes uint64      // counts what was written
 	synced uint64      // writes up to here are durable
@@ -77,13 +78,24 @@ func (d *Dir) OpenSpool() (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("local: %w", err)
 	}
-	s := &Spool{dir: d, f: f}
+	s := newSpool(d, f)
 	if err := s.start(); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("local: %s: %w", f.Name(), err)
 	}
 	return s, nil
 }
+
+func newSpool(d *Dir, f File) *Spool {
+	s := &Spool{dir: d, f: f, block: 1}
+	if b, ok := f.(BlockFile); ok {
+		s.block = b.BlockSize()
+	}
+	return s
+}
+
+// nextBlock is where a block begins, at off or after it.
+func (s *Spool) nextBlock(off int64) int64 { return (off + s.block - 1) / s.block * s.block }
 
 // start finds the end of the valid records.
 func (s *Spool) start() error {
@@ -113,8 +125,11 @@ func (s *Spool) start() error {
 			s.join = r.Join
 		}
 	}
-	s.size = end
-	return s.f.Truncate(s.size)
+	if err := s.f.Truncate(end); err != nil {
+		return err
+	}
+	s.size = s.nextBlock(end)
+	return nil
 }
 
 // Records reads all records.
@@ -131,6 +146,9 @@ func (s *Spool) records(size int64) (recs []Record, end int64, err error) {
 	end = int64(len(spoolMagic))
 	for {
 		rec, next, err := s.readRecord(end, size)
+		if b := s.nextBlock(end); err == nil && next == 0 && b != end {
+			rec, next, err = s.readRecord(b, size)
+		}
 		if err != nil || next == 0 {
 			return recs, end, err
 		}
@@ -282,6 +300,7 @@ func (s *Spool) Sync() error {
 	if s.failed != nil {
 		return fmt.Errorf("local: sync %s: %w", s.f.Name(), s.failed)
 	}
+	s.size = s.nextBlock(s.size) // what is durable is not written again
 	return nil
 }
 
@@ -305,7 +324,7 @@ func (s *Spool) Rewrite(recs []Record) error {
 	if err != nil {
 		return fmt.Errorf("local: %w", err)
 	}
-	n := &Spool{dir: s.dir, f: f}
+	n := newSpool(s.dir, f)
 	err = n.begin()
 	if err == nil && s.join != nil {
 		err = n.Join(*s.join)
