@@ -34,6 +34,17 @@
 // VACUUM INTO) is not replicated, unless the same file is already. Read-only
 // opens don't replicate.
 //
+// # Encryption
+//
+// A VFS registered over one that encrypts, such as the driver's adiantum and xts,
+// replicates encrypted databases; the replica is plain:
+//
+//	vfs.Register("secure", vfs.Options{Base: "adiantum"})
+//	sql.Open("sqlite3", vfs.DSN("app.db", "s3://…", "vfs=secure", "hexkey=…"))
+//
+// The key must be in the DSN. The other way round is refused. See
+// docs/encryption.md.
+//
 // # Caveats
 //
 // In rollback-journal modes a transaction is read back and compressed while its
@@ -83,7 +94,8 @@ const (
 // Options of Register. The zero value works for databases whose DSN, or the
 // environment, names the replica. What a DSN says wins over Options.
 type Options struct {
-	// Base is the name of the VFS to wrap; "" is the driver's default.
+	// Base is the name of the VFS to wrap; "" is the driver's default. It must keep
+	// databases in files of their name and size, and may encrypt them.
 	Base string
 	// Replica returns the replica URL of the database with this absolute path;
 	// "" is none. nil: none.
@@ -140,8 +152,8 @@ func Register(name string, opts Options) {
 
 // DSN returns the data source name of a replicated database, for database/sql
 // and sqlite3.Open. params are further "key=value" pairs, such as
-// "replica_restore=auto" or "_pragma=synchronous(full)"; values must not be
-// escaped. With replica "" the DSN names none: Options or the environment do.
+// "replica_restore=auto", "_pragma=synchronous(full)" or "vfs=" and a name that was
+// registered; values must not be escaped. With replica "" the DSN names none: Options or the environment do.
 //
 // It turns WAL mode on, and keeps the busy timeout of a minute that the driver
 // gives to DSNs without pragmas, unless params have another one.
@@ -151,13 +163,16 @@ func DSN(path, replica string, params ...string) string {
 		timeout = params[i]
 	}
 	all := []string{"vfs=" + Name}
+	if i := slices.IndexFunc(params, isVFS); i >= 0 {
+		all[0] = params[i]
+	}
 	if replica != "" {
 		all = append(all, "replica="+replica)
 	}
 	// The driver runs pragmas in this order, and going to WAL mode may have to
 	// wait for another connection.
 	all = append(all, timeout, "_pragma=journal_mode(wal)")
-	all = append(all, slices.DeleteFunc(slices.Clone(params), isBusyTimeout)...)
+	all = append(all, slices.DeleteFunc(slices.Clone(params), func(p string) bool { return isVFS(p) || isBusyTimeout(p) })...)
 	for i, p := range all {
 		k, v, _ := strings.Cut(p, "=")
 		all[i] = url.QueryEscape(k) + "=" + parentheses.Replace(url.QueryEscape(v))
@@ -165,8 +180,11 @@ func DSN(path, replica string, params ...string) string {
 	return "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath() + "?" + strings.Join(all, "&")
 }
 
-// parentheses needn't be escaped, and pragmas are easier to read with them.
-var parentheses = strings.NewReplacer("%28", "(", "%29", ")")
+// parentheses needn't be escaped, and pragmas are easier to read with them; a space
+// must not be a +, which SQLite leaves as it is.
+var parentheses = strings.NewReplacer("%28", "(", "%29", ")", "+", "%20")
+
+func isVFS(param string) bool { return strings.HasPrefix(param, "vfs=") }
 
 func isBusyTimeout(param string) bool { return strings.HasPrefix(param, "_pragma=busy_timeout") }
 

@@ -26,7 +26,7 @@ func TestModes(t *testing.T) {
 				n++
 			}
 			for _, size := range round {
-				t.Run(fmt.Sprintf("%s/%s/%d", journal, locking, size, ""), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s/%d", journal, locking, size), func(t *testing.T) {
 					modesRound(t, rand.New(rand.NewPCG(*flagSeed, uint64(size))), journal, locking, size, "")
 				})
 			}

@@ -62,6 +62,8 @@ func TestDSN(t *testing.T) {
 		{"/a b/c?.db", "s3://b/p?region=x", nil, "file:/a%20b/c%3F.db?vfs=replicated&replica=s3%3A%2F%2Fb%2Fp%3Fregion%3Dx&_pragma=busy_timeout(60000)" + wal},
 		{"app.db", "off", []string{"replica_max_lag=0", "_pragma=busy_timeout(5)", "_pragma=synchronous(full)"},
 			"file:app.db?vfs=replicated&replica=off&_pragma=busy_timeout(5)" + wal + "&replica_max_lag=0&_pragma=synchronous(full)"},
+		{"app.db", "s3://b/p", []string{"textkey=correct horse+staple", "vfs=secure"},
+			"file:app.db?vfs=secure&replica=s3%3A%2F%2Fb%2Fp&_pragma=busy_timeout(60000)" + wal + "&textkey=correct%20horse%2Bstaple"},
 	} {
 		if got := DSN(tt.path, tt.replica, tt.params...); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)

@@ -129,11 +129,12 @@ var ErrUnreadable = errors.New("is not an SQLite database, or it is encrypted")
 
 // readDatabaseHeader reads the header of a database file.
 func readDatabaseHeader(f File, path string) (h wal.DatabaseHeader, err error) {
-	ok := again(f, func() (ok bool) {
-		var b [100]byte
+	var b [100]byte
+	ok := false
+	again(f, func() bool {
 		n, _ := f.ReadAt(b[:], 0)
 		h, ok = wal.ParseDatabaseHeader(b[:n])
-		return ok
+		return ok || n < len(b)
 	})
 	if !ok {
 		return h, fmt.Errorf("capture: %s %w", path, ErrUnreadable)

@@ -27,7 +27,8 @@ type Spool struct {
 	dir   *Dir
 	f     File
 	block int64 // is written as a whole; 1: any bytes
-	size  int64 // end of the last whole record, or where the next block begins
+	end   int64 // of the last whole record
+	size  int64 // where the next one begins: at end, or with the next block
 
 	writes uint64      // counts what was written
 	synced uint64      // writes up to here are durable
@@ -128,13 +129,13 @@ func (s *Spool) start() error {
 	if err := s.f.Truncate(end); err != nil {
 		return err
 	}
-	s.size = s.nextBlock(end)
+	s.end, s.size = end, s.nextBlock(end)
 	return nil
 }
 
 // Records reads all records.
 func (s *Spool) Records() ([]Record, error) {
-	recs, _, err := s.records(s.size)
+	recs, _, err := s.records(s.end)
 	if err != nil {
 		err = fmt.Errorf("local: %s: %w", s.f.Name(), err)
 	}
@@ -239,6 +240,7 @@ func (s *Spool) Append(recs []Record) error {
 		return fmt.Errorf("local: %w", err)
 	}
 	s.size = off + int64(len(b))
+	s.end = s.size
 	s.writes++
 	return nil
 }
@@ -300,7 +302,7 @@ func (s *Spool) Sync() error {
 	if s.failed != nil {
 		return fmt.Errorf("local: sync %s: %w", s.f.Name(), s.failed)
 	}
-	s.size = s.nextBlock(s.size) // what is durable is not written again
+	s.size = s.nextBlock(s.end) // what is durable is not written again
 	return nil
 }
 
@@ -362,6 +364,7 @@ func (s *Spool) begin() error {
 		return fmt.Errorf("local: %w", err)
 	}
 	s.size = int64(len(spoolMagic))
+	s.end = s.size
 	s.writes++
 	return nil
 }
@@ -435,6 +438,7 @@ func (w *EntryWriter) commit(meta []byte) error {
 		return fmt.Errorf("local: %w", err)
 	}
 	w.s.size = w.off + recordHeader + w.n + int64(len(meta))
+	w.s.end = w.s.size
 	w.s.writes++
 	return nil
 }
