@@ -37,7 +37,7 @@ func (d *DB) openPin() (*pin, error) {
 	u := url.URL{Scheme: "file", OmitHost: true, Path: d.opts.Path, RawQuery: EncodeQuery(q)}
 	conn, err := sqlite3.Open(u.String())
 	if err != nil {
-		return nil, fmt.Errorf("capture: open %s to read it: %w", d.opts.Path, err)
+		return nil, fmt.Errorf("capture: open %s to read it: %w", d.opts.Path, locked(err))
 	}
 	p := &pin{conn, d.opts.OpenFile != nil}
 	// Closing it must not do what gates would have to see.
@@ -60,11 +60,8 @@ func (p *pin) begin() error {
 		}
 		return err
 	})
-	if errors.Is(err, sqlite3.BUSY) {
-		err = fmt.Errorf("%w: %w", local.ErrLocked, err)
-	}
 	if err != nil {
-		return fmt.Errorf("capture: begin to read: %w", err)
+		return fmt.Errorf("capture: begin to read: %w", locked(err))
 	}
 	return nil
 }
@@ -78,6 +75,14 @@ func (p *pin) quiet(f func() error) error {
 			return err
 		}
 	}
+}
+
+// locked says of SQLite's "busy" what it means to who decides.
+func locked(err error) error {
+	if errors.Is(err, sqlite3.BUSY) {
+		return fmt.Errorf("%w: %w", local.ErrLocked, err)
+	}
+	return err
 }
 
 // sound checks the database as it is seen now, as far as SQLite can without the

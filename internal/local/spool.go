@@ -80,7 +80,11 @@ func (d *Dir) OpenSpool() (*Spool, error) {
 		return nil, fmt.Errorf("local: %w", err)
 	}
 	s := newSpool(d, f)
-	if err := s.start(); err != nil {
+	err = s.start()
+	if err == nil {
+		err = d.syncDir() // it may be new: what is synced is nothing without its name
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("local: %s: %w", f.Name(), err)
 	}
