@@ -115,9 +115,9 @@ func (d *DB) commitFile(w *Written) error {
 		return nil
 	}
 	switch {
-	case before == 0 && size <= 1:
-		// SQLite puts a database into WAL mode, or gives it its auto_vacuum, before
-		// there is anything in it. The first transaction has that page, too.
+	case before == 0 && size <= 1 && h.WAL:
+		// SQLite puts a database into WAL mode before there is anything in it. The
+		// first transaction has that page, too.
 		d.emptied = fingerprint(d.opts.Path)
 		return nil
 	case before > 0 && h.PageSize != d.table.pageSize:
