@@ -177,7 +177,7 @@ func (s *stack) open(path string) (capture.File, error) {
 		if err == nil && err2 == nil && os.SameFile(now, then) {
 			return r, nil
 		}
-		r.Close() // replaced meanwhile: they may be two files
+		_ = r.Close() // replaced meanwhile: they may be two files
 	}
 	return nil, fmt.Errorf("vfs: %s is replaced again and again", path)
 }

@@ -124,7 +124,7 @@ func readAlone(f io.ReaderAt, no uint64, b []byte) error {
 	return err
 }
 
-// ErrUnreadable: a file that has content is not an SQLite database, as it is read.
+// ErrUnreadable means that a file that has content is not an SQLite database, as it is read.
 var ErrUnreadable = errors.New("is not an SQLite database, or it is encrypted")
 
 // readDatabaseHeader reads the header of a database file.
