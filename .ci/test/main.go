@@ -63,6 +63,9 @@ var steps = []step{
 			"vfs TestModes", "vfs TestSettings", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs",
 			"vfs TestSchedules", "vfs TestSchedulesHaveTeeth", "internal/crashdisk TestPowerLoss",
 			"vfs TestStackRandom", "vfs TestStackRefusals",
+			"vfs TestTableContinue", "vfs TestTableRepair", "vfs TestTableMissing", "vfs TestTableMissingButSpooled", "vfs TestTableEarlierPosition",
+			"vfs TestTablePinned", "vfs TestTableStaleCopy", "vfs TestTableDiverged", "vfs TestTableTorn", "vfs TestTableUnreachable",
+			"vfs TestRandomModes", "vfs TestBacklogLimits", "vfs TestDiskFullSpool", "vfs TestDiskFullDatabase", "vfs TestOutageAtStart",
 		},
 	},
 	{
