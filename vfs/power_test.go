@@ -34,7 +34,7 @@ func TestPowerLoss(t *testing.T) {
 				l.verbose = func(s string) { t.Log(s) }
 				l.r = rand.New(rand.NewPCG(seed, 7))
 				l.bucket = replicate.NewMemStore()
-				l.conf = conf{pageSize: 1024, synchronous: "FULL", closeTimeout: -1, maxLag: replicate.AsFast, begin: "PRAGMA synchronous=EXTRA;", setup: "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0", smooth: true, steady: true}
+				l.conf = conf{pageSize: 1024, journal: "wal", synchronous: "FULL", closeTimeout: -1, maxLag: replicate.AsFast, begin: "PRAGMA synchronous=EXTRA;", setup: "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0", smooth: true, steady: true}
 				var err error
 				l.m, err = l.newMachine("a")
 				must(t, err)

@@ -24,6 +24,8 @@ func (l *life) crashed() error {
 	l.counts.add("crashes", at)
 	l.say("  the process dies at %s", at)
 	l.m.disk.Kill()
+	l.hot = l.dirty() || l.doubt && l.conf.journal != "wal"
+	l.doubt = l.doubt || l.hot
 	l.end()
 	image, err := l.recovered()
 	if err != nil {
@@ -32,7 +34,7 @@ func (l *life) crashed() error {
 	n := l.history.find(image)
 	switch {
 	case n == l.cur:
-	case l.opening && (n >= 0 || l.lost): // what was restored, or never was opened since the power was lost
+	case l.opening && (n >= 0 || l.lost || len(image) == pageSizeOf(image)): // what was restored, or never was opened since the power was lost
 	case !l.doubt:
 		return fmt.Errorf("the process died, and the database was %s and is %s", l.history.text(l.cur), l.history.text(n))
 	case n < 0:
@@ -70,6 +72,8 @@ func (l *life) powerLoss() error {
 	switch {
 	case l.conf.loose:
 		l.unsound = l.unsound || n < 0
+	case n < 0 && l.hot: // rolled back: pages that were free are not what they were
+		n = l.history.add(l.sure, image, "rolled back")
 	case n < 0:
 		return fmt.Errorf("synchronous=%s, and after a loss of power the database is a state that never was", s)
 	case !l.history.within(n, l.cur):
@@ -89,6 +93,7 @@ func (l *life) restarted() error {
 		l.end()
 		l.m = m
 	}
+	before := l.tail
 	if err := l.checkReplica(); err != nil {
 		if l.unsound { // accepted before it died
 			return errTorn
@@ -102,9 +107,19 @@ func (l *life) restarted() error {
 	if l.cur < 0 {
 		l.cur = l.tail // what opening it makes of it follows, if it is accepted
 	}
+	again := l.afterCrash && l.tail == before
+	l.afterCrash = true
 	return l.start(func(err error) error {
 		switch {
-		case ok && l.lost && l.conf.loose:
+		case ok && l.lost && again:
+			// The second crash in a row, and nothing uploaded between: the engine had
+			// no occasion to make durable what the first left.
+			l.counts.add("refusals", "though not behind, after a second crash")
+		case ok && (l.hot || l.lost) && l.placed != empty && l.placed == l.tail:
+			// TODO: of a file made from the replica nothing is recorded durably
+			// before the first upload.
+			l.counts.add("refusals", "though not behind, before the first upload")
+		case ok && l.conf.loose:
 			l.counts.add("refusals", "though not behind, after a power loss")
 		case ok:
 			return fmt.Errorf("the database is %s, the replica %s, and opening is refused: %w", l.history.text(l.cur), l.history.text(l.tail), err)
@@ -144,6 +159,12 @@ func (l *life) replace() error {
 	} else if _, err := replicate.Restore(context.Background(), replicate.RestoreOptions{Store: l.bucket, Output: l.m.path, Force: true}); err != nil {
 		return err
 	}
-	l.cur, l.sure = l.tail, l.tail
-	return l.start(nil)
+	l.cur, l.sure, l.placed = l.tail, l.tail, l.tail
+	return l.start(func(err error) error {
+		if l.conf.loose { // what was accepted before it was refused is in the replica
+			l.say("  %v", err)
+			return errTorn
+		}
+		return err
+	})
 }

@@ -61,6 +61,9 @@ func (h *history) add(parent int, image []byte, what string) int {
 	return len(h.nodes) - 1
 }
 
+// alias makes an image one of a node's, too.
+func (h *history) alias(i int, image []byte) { h.bySum[xxhash.Sum64(image)] = i }
+
 // within reports whether node b is a or came after a.
 func (h *history) within(a, b int) bool {
 	for h.nodes[b].depth > h.nodes[a].depth {
@@ -213,7 +216,11 @@ func (l *life) restore(txid uint64) (int, []byte, error) {
 	if err != nil {
 		return -1, nil, err
 	}
-	return l.history.find(image), image, nil
+	n := l.history.find(image)
+	if n < 0 && len(image) == pageSizeOf(image) {
+		n = empty // a header, on the way to what the first connection sets up
+	}
+	return n, image, nil
 }
 
 // checkReplica restores and checks that this is a committed state, that it has

@@ -30,29 +30,33 @@ type life struct {
 	verbose func(string)
 	story   []string
 
-	conf     conf
-	bucket   replicate.Store
-	m        *machine // the one that is at work
-	other    *machine // runs, too, and has been taken over from
-	machines []*machine
-	history  *history
-	cur      int  // the database
-	acked    int  // what Sync has promised
-	sure     int  // the newest state whose commit returned
-	tail     int  // what was restored last
-	doubt    bool // a statement runs that may have committed
-	opening  bool // the database, which may restore it
-	unsound  bool // synchronous=OFF and a loss of power have left something that is no committed state
-	lost     bool // the power was, and the database not opened since
-	token    int
-	owns     bool         // another machine may have gone on
-	under    []lateObject // requests that the store has still to see
+	conf       conf
+	bucket     replicate.Store
+	m          *machine // the one that is at work
+	other      *machine // runs, too, and has been taken over from
+	machines   []*machine
+	history    *history
+	cur        int  // the database
+	acked      int  // what Sync has promised
+	sure       int  // the newest state whose commit returned
+	tail       int  // what was restored last
+	doubt      bool // a statement runs that may have committed
+	opening    bool // the database, which may restore it
+	hot        bool // the process died within a transaction without a WAL
+	afterCrash bool // the process began after a crash
+	placed     int  // the state that was restored over a refused database; 0: none was
+	unsound    bool // synchronous=OFF and a loss of power have left something that is no committed state
+	lost       bool // the power was, and the database not opened since
+	token      int
+	owns       bool         // another machine may have gone on
+	under      []lateObject // requests that the store has still to see
 }
 
 // conf is what stays the same for a life.
 type conf struct {
 	pageSize, vacuum int
 	synchronous      string
+	journal          string // mode
 	begin            string // before WAL mode
 	loose            bool   // a loss of power may leave anything of the database
 	setup            string
@@ -127,7 +131,12 @@ func (l *life) live() (err error) {
 		content: r.IntN(6) == 0, closeTimeout: pick(r, -1, -1, 5*time.Second), maxLag: pick(r, replicate.AsFast, replicate.AsFast, time.Second),
 		smooth: r.IntN(3) == 0,
 	}
-	l.conf.loose = l.conf.synchronous == "OFF"
+	l.conf.journal = pick(r, "wal", "wal", "wal", "wal", "delete", "truncate", "persist")
+	if !*flagJournals {
+		l.conf.journal = "wal"
+	}
+	l.conf.loose = l.conf.synchronous == "OFF" || l.conf.synchronous == "NORMAL" && l.conf.journal != "wal" ||
+		l.conf.synchronous == "FULL" && l.conf.journal == "delete" // a journal may come back
 	if r.IntN(10) == 0 {
 		l.conf.loose = true
 	} else {
@@ -137,7 +146,7 @@ func (l *life) live() (err error) {
 	}
 	l.conf.setup = fmt.Sprintf("PRAGMA synchronous=%s; PRAGMA cache_size=%d; PRAGMA wal_autocheckpoint=%d; PRAGMA journal_size_limit=%d; PRAGMA temp_store=memory",
 		l.conf.synchronous, pick(r, 5, 10, 100), pick(r, 0, 1, 5, 10, 30, 1000), pick(r, -1, 0, 10000))
-	l.say("page_size=%d auto_vacuum=%d %s; close_timeout=%v max_lag=%v content=%v smooth=%v", l.conf.pageSize, l.conf.vacuum, l.conf.setup,
+	l.say("page_size=%d auto_vacuum=%d journal_mode=%s %s; close_timeout=%v max_lag=%v content=%v smooth=%v", l.conf.pageSize, l.conf.vacuum, l.conf.journal, l.conf.begin+l.conf.setup,
 		l.conf.closeTimeout, l.conf.maxLag, l.conf.content, l.conf.smooth)
 	if err := os.RemoveAll(l.slot.dir); err != nil {
 		return err
@@ -219,6 +228,13 @@ func (l *life) finish() error {
 		l.m.p.plan("", 0)
 		l.m.disk.KillAt(0)
 		l.m.p.setWeather(fair)
+		for _, c := range l.conns() {
+			c.Exec("ROLLBACK")
+			c.reading, c.writing = false, false
+		}
+		if err := l.rolledBack(); err != nil {
+			return err
+		}
 		dead, err := l.alive(l.sync())
 		if err != nil {
 			return err

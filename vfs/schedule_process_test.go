@@ -66,7 +66,11 @@ func (l *life) start(refusal func(error) error) error {
 	}
 	l.say("  refused: %v", err)
 	l.end()
-	if refusal == nil {
+	switch {
+	case refusal == nil && l.conf.loose:
+		l.counts.add("refusals", "of what is left without syncs")
+		return l.replace()
+	case refusal == nil:
 		return fmt.Errorf("open: %w", err)
 	}
 	return refusal(err)
@@ -86,11 +90,19 @@ func (p *process) open(l *life) (*conn, error) {
 		return nil, err
 	}
 	c.BusyTimeout(p.busyTimeout(nil))
-	setup := l.conf.begin + "PRAGMA journal_mode=wal; " + l.conf.setup
+	setup := l.conf.begin + "PRAGMA journal_mode=" + l.conf.journal + "; " + l.conf.setup
 	if fi, err := os.Stat(p.m.path); err == nil && fi.Size() == 0 {
 		setup = l.first() + "; " + setup
 	}
-	if err := c.Exec(setup); err != nil {
+	err = c.Exec(setup)
+	for range 500 { // going from WAL mode to another doesn't wait for who reads
+		if !errors.Is(err, sqlite3.BUSY) || len(l.conns()) > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		err = c.Exec(setup)
+	}
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("set up: %w", err)
 	}
@@ -99,6 +111,9 @@ func (p *process) open(l *life) (*conn, error) {
 
 // opened takes note of what the database is after it was opened.
 func (l *life) opened() error {
+	if l.dirty() {
+		return nil
+	}
 	image, err := committed(l.m.path, true)
 	if err != nil {
 		return err
@@ -129,8 +144,47 @@ func (l *life) opened() error {
 // is no database.
 var errTorn = errors.New("torn")
 
+// conns are the open ones.
+func (l *life) conns() (open []*conn) {
+	if l.m.p != nil {
+		for _, c := range l.m.p.conns {
+			if c != nil {
+				open = append(open, c)
+			}
+		}
+	}
+	return open
+}
+
+// dirty reports whether a transaction may have written the database file, which
+// nobody else can do meanwhile.
+func (l *life) dirty() bool {
+	for _, c := range l.conns() {
+		if !c.GetAutocommit() && l.conf.journal != "wal" {
+			return true
+		}
+	}
+	return false
+}
+
+// rolledBack takes note of what a rollback has left. Without a WAL the file can be
+// another than before: pages that were free are not put back.
+func (l *life) rolledBack() error {
+	if l.conf.journal == "wal" || l.dirty() {
+		return nil
+	}
+	image, err := committed(l.m.path, true)
+	if err == nil && l.history.find(image) < 0 {
+		l.history.alias(l.cur, image)
+	}
+	return err
+}
+
 // observe adds what is committed now to the history.
 func (l *life) observe(what string) error {
+	if l.dirty() {
+		return nil
+	}
 	image, err := committed(l.m.path, true)
 	if err != nil {
 		return fmt.Errorf("the database after %s: %w", what, err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -108,6 +109,11 @@ func (l *life) run(c *conn, sql string) error {
 	if c.GetAutocommit() {
 		c.writing, c.reading = false, false
 	}
+	if err != nil || strings.HasSuffix(sql, "ROLLBACK") {
+		if o := l.rolledBack(); o != nil {
+			return o
+		}
+	}
 	was := l.cur
 	if o := l.observe(shorten(sql)); o != nil {
 		return o
@@ -151,6 +157,12 @@ func (l *life) allowed(err error) error {
 		l.counts.add("refusals", "busy")
 		l.say("    busy: %v", err)
 		return nil
+	case l.conf.loose && (errors.Is(err, sqlite3.READONLY) || errors.Is(err, replicate.ErrDiverged) || errors.Is(err, replicate.ErrRepair) || errors.Is(err, local.ErrChanged)):
+		// It was let in before it was known what is left of it.
+		l.counts.add("refusals", "of what is left without syncs")
+		l.say("    %v", err)
+		l.end()
+		return l.replace()
 	}
 	return err
 }
@@ -281,6 +293,9 @@ func (l *life) disconnect(i int) error {
 	if err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
+	if c.writing {
+		return l.rolledBack()
+	}
 	return l.observe("close")
 }
 
@@ -345,6 +360,7 @@ func (l *life) reopen() error {
 	}
 	l.end()
 	l.counts.add("restarts", "in order")
+	l.afterCrash = false
 	return l.start(nil)
 }
 
@@ -368,6 +384,9 @@ func (l *life) sync() error {
 		w = fair
 		p.setWeather(fair)
 	}
+	if l.dirty() { // the transaction may keep the database to itself
+		limit = 20 * time.Millisecond
+	}
 	ctx, cancel := l.context(limit)
 	defer cancel()
 	txid, err := Sync(ctx, l.m.path)
@@ -376,7 +395,7 @@ func (l *life) sync() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("sync: %w", err)
+		return l.allowed(fmt.Errorf("sync: %w", err))
 	}
 	l.acked = l.cur
 	if l.r.IntN(2) == 0 {
@@ -422,7 +441,7 @@ func (l *life) takeover() error {
 	if err != nil {
 		return err
 	}
-	l.m, l.owns, l.cur, l.sure = b, true, l.tail, l.tail
+	l.m, l.owns, l.cur, l.sure, l.placed = b, true, l.tail, l.tail, l.tail
 	if l.other = a; down {
 		l.other = nil
 	}
@@ -442,6 +461,7 @@ func (l *life) takeover() error {
 		return nil
 	}
 	l.other = nil
+	l.placed = l.cur
 	return l.fence(a)
 }
 
