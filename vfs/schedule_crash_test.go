@@ -119,6 +119,11 @@ func (l *life) restarted() error {
 			// TODO: of a file made from the replica nothing is recorded durably
 			// before the first upload.
 			l.counts.add("refusals", "though not behind, before the first upload")
+		case l.cur == empty && l.tail == empty && l.lost:
+			// TODO: the power failed in the first transaction ever. Its journal is
+			// hot, the file is nothing yet, and is taken for no database.
+			l.counts.add("refusals", "of a database that never was one")
+			return l.replace()
 		case ok && l.conf.loose:
 			l.counts.add("refusals", "though not behind, after a power loss")
 		case ok:
