@@ -94,6 +94,7 @@ type Engine struct {
 	claimed  bool             // this session's claim is in the line
 	restored int              // how often this engine made the database from the replica
 	adopted  *Tail            // the state that Adopt let the database replace
+	verify   bool             // the log is no proof of what the file has: power was lost, perhaps
 	early    bool             // the application may be let in before the source begins
 	changes  backoff          // of decisions that had to be taken anew
 	losses   backoff          // of sources that gave up what waited

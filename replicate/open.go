@@ -176,7 +176,9 @@ func (e *Engine) bind(act action, s situation) error {
 	e.noteEnd(0, 0)
 	e.exportPageSize, e.exportSize = s.evidence.PageSize, s.evidence.Size
 	e.proof.begin(s.evidence.Identity, act)
-	e.early = act == actRepair || act == actContinue && s.repairable() && (s.evidence.Proof == "wal" || s.evidence.Proof == "spool")
+	short := s.evidence.Proof == "wal" || s.evidence.Proof == "spool"
+	e.verify = act == actContinue && short && s.end.Commit > 0 && (s.boot == "" || s.lineage.Noted.Boot != s.boot)
+	e.early = act == actRepair || act == actContinue && short && !e.verify && s.repairable()
 	if act == actRestore {
 		return nil
 	}
@@ -310,7 +312,7 @@ var starts = map[action]Start{actEmpty: StartEmpty, actContinue: StartContinue, 
 // beginSource has the source begin; again: the database isn't what it was.
 func (e *Engine) beginSource(ctx context.Context, start Start) (again bool, err error) {
 	tail := e.end.Tail
-	if start == StartRepair || start == StartAdopt {
+	if start != StartEmpty && (start != StartContinue || e.verify) {
 		err := e.persist(ctx, "read the page hashes of the replica", StateOpening, func(ctx context.Context) (err error) {
 			l := line{timedStore{e.opts.Store, uploadTimeout(segment.MaxInline)}, e.end.Database}
 			tail.Pages, err = l.pageHashes(ctx, &e.end)

@@ -3,8 +3,12 @@ package vfs
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"testing"
 
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/mirror"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -68,4 +72,98 @@ func (l *life) insert(c *conn) error { return l.run(c, "BEGIN IMMEDIATE;"+l.body
 func (l *life) hold() error {
 	l.m.p.setWeather(held)
 	return nil
+}
+
+// rebooted is the disk of a machine that was started anew.
+type rebooted struct{ local.FS }
+
+func (rebooted) BootID() string { return "another" }
+
+// TestTornUnderLog: with synchronous=OFF a loss of power took a page that no frame
+// of the log has, while the log itself continues the replica. What the file has is
+// no state that anybody committed: nothing of it may go to the replica.
+func TestTornUnderLog(t *testing.T) {
+	for _, torn := range []bool{false, true} {
+		t.Run(fmt.Sprint("torn=", torn), func(t *testing.T) {
+			w := newWorld(t, Options{})
+			c := w.open()
+			exec(t, c, "PRAGMA journal_mode=wal; PRAGMA synchronous=OFF; CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE u(a, b)")
+			exec(t, c, "INSERT INTO u VALUES(1, randomblob(20000)); PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES(1, 1)")
+			before := w.sync()
+			w.stall()
+			exec(t, c, "INSERT INTO t VALUES(2, 2)")
+			opts := Options{}
+			opts.hooks.files = rebooted{local.OS{}}
+			n := w.clone(opts)
+			w.heal()
+			if torn {
+				b, err := os.ReadFile(n.path)
+				must(t, err)
+				clear(b[5*4096 : 6*4096])
+				must(t, os.WriteFile(n.path, b, 0o600))
+			}
+			c, err := n.tryOpen()
+			if torn {
+				if err == nil || !strings.Contains(err.Error(), "damaged") || !strings.Contains(err.Error(), "outwash restore") {
+					t.Error("the open of a torn database:", err)
+				}
+				if n.txid() != before {
+					t.Error("something was stored")
+				}
+				must(t, mirror.Check(n.restore(0), true))
+				return
+			}
+			must(t, err)
+			exec(t, c, "INSERT INTO t VALUES(3, 3)")
+			n.finish(c)
+		})
+	}
+}
+
+// TestSpoolAheadOfDatabase: the spool has transactions that the database has lost
+// with the power. The database is what its application sees, and goes on.
+func TestSpoolAheadOfDatabase(t *testing.T) {
+	for keep := range 3 {
+		t.Run(fmt.Sprint("keep=", keep), func(t *testing.T) {
+			w := newWorld(t, Options{})
+			c := w.open()
+			exec(t, c, "PRAGMA journal_mode=delete; CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 1)")
+			w.sync()
+			w.stall()
+			var states [][]byte
+			for i := range 3 {
+				b, err := os.ReadFile(w.path)
+				must(t, err)
+				states = append(states, b)
+				exec(t, c, fmt.Sprintf("INSERT INTO t VALUES(%d, randomblob(3000))", i+2))
+			}
+			opts := Options{}
+			opts.hooks.files = rebooted{local.OS{}}
+			n := w.clone(opts)
+			w.heal()
+			must(t, os.WriteFile(n.path, states[keep], 0o600))
+			c = n.open()
+			if got := text(t, c, "SELECT count(*) FROM t"); got != fmt.Sprint(keep+1) {
+				t.Error(got, "rows")
+			}
+			exec(t, c, "INSERT INTO t(b) VALUES('goes on')")
+			n.finish(c)
+		})
+	}
+}
+
+// TestHotJournalAtOpen: a crash cut off the very first transaction in a rollback
+// mode. What the file has is no database before the journal is played back.
+func TestHotJournalAtOpen(t *testing.T) {
+	w := newWorld(t, Options{})
+	f := w.foreign()
+	exec(t, f, "PRAGMA cache_size=2; BEGIN; CREATE TABLE t(a, b); INSERT INTO t VALUES(1, randomblob(100000))")
+	n := w.machine("crashed")
+	copyFile(t, w.path, n.path)
+	copyFile(t, w.path+"-journal", n.path+"-journal")
+	exec(t, f, "ROLLBACK")
+	must(t, f.Close())
+	c := n.open()
+	exec(t, c, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+	n.finish(c)
 }

@@ -172,7 +172,6 @@ func (l *life) watched() error {
 type counts struct {
 	mu sync.Mutex
 	m  map[string]map[string]int
-	n  atomic.Int64
 }
 
 func (c *counts) add(group, what string) {

@@ -49,6 +49,10 @@ func (d *DB) writeClean() error {
 	if fingerprint(d.opts.Path) != d.emptied {
 		return nil
 	}
+	// With the power could go what was written, but not that it was written.
+	if err := d.SyncFile(); err != nil {
+		return err
+	}
 	be := binary.BigEndian
 	b := make([]byte, 0, len(cleanMagic)+cleanFixed+len(d.emptied)+8*len(d.table.hashes))
 	b = append(b, cleanMagic...)
@@ -64,7 +68,7 @@ func (d *DB) writeClean() error {
 		b = be.AppendUint64(b, h)
 	}
 	be.PutUint64(b[len(cleanMagic):], xxhash.Sum64(b[len(cleanMagic)+8:]))
-	return d.opts.Dir.Replace("clean", b, false)
+	return d.opts.Dir.Replace("clean", b, true)
 }
 
 // readClean returns the record if it is that of state s and the file is still

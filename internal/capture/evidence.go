@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
@@ -25,6 +26,9 @@ type found struct {
 	entries      []local.Record // spooled entries that lead from the tail to it
 	joins        []local.Join
 	clean        *clean // the clean-close record, if it fits state
+	lost         bool   // the spool has more, which the database has lost
+	tail         state  // the replica's newest state
+	tailPageSize uint32
 	scanned      *mark  // where a scan found state in the log: frame 0, if in the file alone
 	seen         string // fingerprint of the database before the proof
 }
@@ -38,6 +42,9 @@ func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, err
 	err := d.followSpool(tail)
 	f := &d.found
 	d.mu.Unlock()
+	if err == nil {
+		err = d.playBack()
+	}
 	if err != nil {
 		return local.Evidence{}, err
 	}
@@ -74,6 +81,30 @@ func (d *DB) Evidence(ctx context.Context, tail local.Tail) (local.Evidence, err
 	return ev, err
 }
 
+// hasJournal reports whether a crash may have left a transaction cut off.
+func hasJournal(path string) bool {
+	fi, err := os.Stat(path + "-journal")
+	return err == nil && fi.Size() > 0
+}
+
+// playBack lets SQLite roll back the transaction of a rollback-journal mode that
+// a crash has cut off: until then the file is no state of the database.
+func (d *DB) playBack() error {
+	if !hasJournal(d.opts.Path) {
+		return nil
+	}
+	if _, err := os.Stat(d.opts.Path); err != nil {
+		return nil
+	}
+	p, err := d.openPin()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	defer p.end()
+	return p.begin()
+}
+
 // followSpool finds the spooled entries that follow the tail, one after another
 // by WAL position and checksum.
 func (d *DB) followSpool(tail local.Tail) error {
@@ -83,6 +114,7 @@ func (d *DB) followSpool(tail local.Tail) error {
 		return fmt.Errorf("capture: %w", err)
 	}
 	*f = found{state: state{tail.WAL, tail.Checksum, tail.Commit}, pageSize: tail.PageSize}
+	f.tail, f.tailPageSize = f.state, f.pageSize
 	for _, r := range records {
 		if r.Join != nil {
 			f.joins = append(f.joins, *r.Join)
@@ -119,9 +151,32 @@ func (d *DB) prove(ctx context.Context, f *found, ev *local.Evidence) (err error
 			return nil
 		}
 	}
+	if f.cut(with) {
+		f.scanned = &at
+		ev.Proof, ev.Continues, ev.Spooled = "scan", true, len(f.entries)
+		return nil
+	}
 	ev.Scanned, ev.Checksum, ev.Commit = true, with.checksum, with.commit
 	ev.Found = fmt.Sprintf("one of %d pages with checksum %016x", with.commit, with.checksum)
 	return nil
+}
+
+// cut drops the spooled entries behind state s, if the spool leads there: the
+// database has lost them with the power, and goes on from s.
+func (f *found) cut(s state) bool {
+	same := func(o state) bool { return o.checksum == s.checksum && o.commit == s.commit }
+	for n := len(f.entries) - 1; n >= 0; n-- {
+		at, size := f.tail, f.tailPageSize
+		if n > 0 {
+			e := f.entries[n-1].Entry
+			at, size = state{e.WAL, e.Post, e.Commit}, e.PageSize
+		}
+		if same(at) {
+			f.entries, f.state, f.pageSize, f.lost = f.entries[:n], at, size, true
+			return true
+		}
+	}
+	return false
 }
 
 // shortProof is what can be known without reading the database.

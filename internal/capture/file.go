@@ -157,6 +157,9 @@ func readDatabaseHeader(f File, path string) (h wal.DatabaseHeader, err error) {
 // CheckReadable reports whether a file that has content is a database. "" and
 // missing files are nothing to complain about.
 func CheckReadable(path string, open func(string) (File, error)) error {
+	if hasJournal(path) {
+		return nil // perhaps it is none yet: see playBack
+	}
 	if fi, err := os.Stat(path); err != nil || fi.Size() == 0 {
 		return nil // whoever opens it says what is wrong
 	}

@@ -27,7 +27,7 @@ func (d *DB) Begin(ctx context.Context, start local.Start, tail local.Tail) erro
 	case local.StartAdopt:
 		return d.compare(ctx, segment.Adopt, tail)
 	}
-	return d.resume(ctx)
+	return d.resume(ctx, tail)
 }
 
 // compare begins with the pages that differ from the replica's tail, or from where
@@ -86,10 +86,13 @@ func (d *DB) setPhase(p phase) {
 }
 
 // resume continues a line: what the spool has, then what was committed beyond.
-func (d *DB) resume(ctx context.Context) error {
+func (d *DB) resume(ctx context.Context, tail local.Tail) error {
 	d.mu.Lock()
 	f := &d.found
 	d.pushSpooled()
+	if f.lost {
+		d.forgetStored()
+	}
 	s := f.state
 	if c := f.clean; c != nil && c.fingerprint == fingerprint(d.opts.Path) {
 		d.table = c.table
@@ -105,7 +108,15 @@ func (d *DB) resume(ctx context.Context) error {
 	if _, err := os.Stat(d.opts.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil // only the spool is left
 	}
-	return d.rebase(ctx, &since{from: s, found: f})
+	r := &since{from: s, found: f}
+	if tail.Pages != nil {
+		t, err := pagesAfter(tail, f.entries)
+		if err != nil {
+			return err
+		}
+		r.base = &t
+	}
+	return d.rebase(ctx, r)
 }
 
 // rule says which pages of the database a rebase emits, and as what.
@@ -287,6 +298,7 @@ type since struct {
 	from  state
 	found *found
 	dirty bitmap
+	base  *table // what the pages were; nil: the log is trusted to have all that changed
 }
 
 func (*since) kind() segment.EntryKind     { return segment.Merge }
@@ -322,6 +334,13 @@ func (s *since) prepare(_ *DB, v *view) (state, uint64, error) {
 }
 
 func (s *since) check(now *table) error {
+	if s.base != nil {
+		for no := uint64(1); no <= now.size(); no++ {
+			if !s.dirty.has(no) && now.get(no) != s.base.get(no) {
+				return fmt.Errorf("capture: page %d is not what was committed: %w: writes were lost with the power", no, local.ErrDamaged)
+			}
+		}
+	}
 	if s.dirty.n > 0 || now.sum == s.from.checksum && now.size() == s.from.commit {
 		return nil
 	}

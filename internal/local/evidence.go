@@ -42,7 +42,8 @@ type Tail struct {
 	Chain    segment.Hash
 	Kind     segment.EntryKind // of the last entry
 	// Pages has the hash of each page of this state, page i+1 at i: for
-	// StartRepair and StartAdopt, which emit the pages that differ; nil otherwise.
+	// StartRepair and StartAdopt, which emit the pages that differ, and for a
+	// StartContinue after a loss of power, which may have taken pages away.
 	Pages []uint64
 }
 
