@@ -116,14 +116,9 @@ func (l *life) restarted() error {
 			// no occasion to make durable what the first left.
 			l.counts.add("refusals", "though not behind, after a second crash")
 		case ok && (l.hot || l.lost) && l.placed != empty && l.placed == l.tail:
-			// TODO: of a file made from the replica nothing is recorded durably
-			// before the first upload.
+			// Of a file made from the replica nothing is recorded durably before the
+			// first upload: a person has to say that it is the right one.
 			l.counts.add("refusals", "though not behind, before the first upload")
-		case l.cur == empty && l.tail == empty && l.lost:
-			// TODO: the power failed in the first transaction ever. Its journal is
-			// hot, the file is nothing yet, and is taken for no database.
-			l.counts.add("refusals", "of a database that never was one")
-			return l.replace()
 		case ok && l.conf.loose:
 			l.counts.add("refusals", "though not behind, after a power loss")
 		case ok:

@@ -132,9 +132,6 @@ func (l *life) live() (err error) {
 		smooth: r.IntN(3) == 0,
 	}
 	l.conf.journal = pick(r, "wal", "wal", "wal", "wal", "delete", "truncate", "persist")
-	if !*flagJournals {
-		l.conf.journal = "wal"
-	}
 	l.conf.loose = l.conf.synchronous == "OFF" || l.conf.synchronous == "NORMAL" && l.conf.journal != "wal" ||
 		l.conf.synchronous == "FULL" && l.conf.journal == "delete" // a journal may come back
 	if r.IntN(10) == 0 {

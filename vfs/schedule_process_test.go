@@ -129,9 +129,17 @@ func (l *life) opened() error {
 		l.say("  the database is %s", l.history.text(l.cur))
 	}
 	if l.unsound {
-		// TODO: a log or a join that joins counts as proof, though with OFF the file
-		// below may be anything: what is uploaded then can spoil the replica.
+		// With OFF that is what the database is now. The replica must not be spoilt
+		// by it: whatever it takes can be restored.
 		l.counts.add("power losses", "torn or behind, accepted")
+		l.m.p.setWeather(fair)
+		ctx, cancel := l.context(patience)
+		defer cancel()
+		if _, err := Sync(ctx, l.m.path); err == nil {
+			if _, _, err := l.restore(0); err != nil {
+				return err
+			}
+		}
 		return errTorn
 	}
 	if l.history.nodes[l.cur].pages <= 1 && l.m.p.conns[0] != nil {

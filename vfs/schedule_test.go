@@ -37,10 +37,8 @@ import (
 // nor SQLite's random salts. So a failure may need a few runs of its seed.
 
 var (
-	flagLives = flag.Int("lives", 1000, "lives of TestSchedules, from -seed on")
-	// TODO: on when what they still find, about once in a thousand lives, is settled.
-	flagJournals = flag.Bool("journals", false, "lives of TestSchedules in rollback-journal modes, too")
-	flagAtATime  = flag.Int("at-a-time", 8, "lives of TestSchedules side by side")
+	flagLives   = flag.Int("lives", 1000, "lives of TestSchedules, from -seed on")
+	flagAtATime = flag.Int("at-a-time", 8, "lives of TestSchedules side by side")
 )
 
 // TestSchedules lives through many lives. To see one of them:
