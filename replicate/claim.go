@@ -43,6 +43,7 @@ func (e *Engine) claim(ctx context.Context, pageSize uint32) error {
 		if err != nil {
 			return fmt.Errorf("replicate: %s: encode a claim: %w", e.opts.Database, err)
 		}
+		e.noteAhead(h.MinTXID, h.Pre)
 		if err := e.failpoint("claim-before"); err != nil {
 			return err
 		}

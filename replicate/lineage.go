@@ -169,6 +169,18 @@ func (e *Engine) settle(last bool) error {
 	return e.saveDurable(next)
 }
 
+// noteAhead notes the position that an upload will have made, if the file contains
+// it. If that fails, less can be proven.
+func (e *Engine) noteAhead(txid, checksum uint64) {
+	p := e.position(txid, checksum, e.session)
+	if p.File == "" {
+		return
+	}
+	if err := e.opts.Local.NoteAhead(p); err != nil {
+		e.localTrouble(err)
+	}
+}
+
 // settleFrozen makes the position durable that f will have, if f's commits are in
 // the database file already. That is so wherever there is no WAL. The upload would
 // else be ahead of what can be proven when the power fails just after it.

@@ -70,7 +70,7 @@ func (s *situation) differs() (action, error) {
 // reached says how far the file is known to have come.
 func (s *situation) reached() string {
 	var txid uint64
-	for _, p := range []local.Position{s.lineage.Durable, s.lineage.Noted} {
+	for _, p := range []local.Position{s.lineage.Durable, s.lineage.Noted, s.lineage.Ahead} {
 		if p.File == s.evidence.Identity && (p.Boot == "" || p.Boot == s.boot) {
 			txid = max(txid, p.TXID)
 		}

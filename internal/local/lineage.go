@@ -14,9 +14,9 @@ import (
 // Lineage says which replica a database belongs to and how far it had come. The
 // zero value is that of a database that was never replicated.
 //
-// It is kept in two files. That with the sessions is written seldom and always
+// It is kept in three files. That with the sessions is written seldom and always
 // synced; the newest position goes at each acknowledgement into a file of its
-// own, which is not synced: whatever a loss of power leaves of it, no session is
+// own, and where an upload will lead into another, which are not synced: whatever a loss of power leaves of it, no session is
 // forgotten.
 type Lineage struct {
 	// Database is the replica's database ID; zero: none yet.
@@ -38,6 +38,9 @@ type Lineage struct {
 	// Noted is the newest position that the replica had. The file contains it, or
 	// more, for as long as the machine hasn't been started anew.
 	Noted Position `json:"-"`
+	// Ahead is the position that the newest upload will have made: noted before it,
+	// since its end may come to be known to nobody. It proves what Noted does.
+	Ahead Position `json:"-"`
 }
 
 // Position is a position on the replica's line that a file had reached.
@@ -79,7 +82,12 @@ func (l *Lineage) OtherFile(file string) bool {
 // Reached reports whether it is proven that the file with this identity contained
 // the tail's state once. boot is the machine's present run.
 func (l *Lineage) Reached(t Tail, file, boot string) bool {
-	return l.DurablyReached(t, file) || boot != "" && l.Noted.Boot == boot && l.proves(&l.Noted, t, file)
+	for _, p := range []*Position{&l.Noted, &l.Ahead} {
+		if boot != "" && p.Boot == boot && l.proves(p, t, file) {
+			return true
+		}
+	}
+	return l.DurablyReached(t, file)
 }
 
 // DurablyReached is Reached by what a loss of power can't take away.
@@ -117,6 +125,13 @@ func (d *Dir) Lineage() (Lineage, error) {
 	if l.Known(p.Session) { // else it is of a lineage before this one
 		l.Noted = p
 	}
+	var ahead Position
+	if err := d.readJSON("ahead", &ahead); err != nil {
+		return Lineage{}, err
+	}
+	if l.Known(ahead.Session) {
+		l.Ahead = ahead
+	}
 	return l, nil
 }
 
@@ -152,6 +167,9 @@ func (d *Dir) SaveLineage(l Lineage) error {
 
 // NotePosition replaces the noted position; it isn't synced.
 func (d *Dir) NotePosition(p Position) error { return d.replaceJSON("position", p, false) }
+
+// NoteAhead replaces the position that an upload will have made; it isn't synced.
+func (d *Dir) NoteAhead(p Position) error { return d.replaceJSON("ahead", p, false) }
 
 func (d *Dir) replaceJSON(name string, v any, durable bool) error {
 	b, err := json.MarshalIndent(v, "", " ")

@@ -21,10 +21,13 @@ func TestLineage(t *testing.T) {
 	must(t, d.SaveLineage(l))
 	noted := Position{TXID: 8, Checksum: 4, Session: id, File: "f", Boot: "b"}
 	must(t, d.NotePosition(noted))
+	ahead := noted
+	ahead.TXID++
+	must(t, d.NoteAhead(ahead))
 	got, err := d.Lineage()
 	must(t, err)
 	if got.Database != l.Database || !got.Known(id) || got.Known(segment.NewID()) || got.TXID != 7 || got.Checksum != 1<<63 ||
-		got.Durable != l.Durable || got.Noted != noted || got.File != "f" {
+		got.Durable != l.Durable || got.Noted != noted || got.Ahead != ahead || got.File != "f" {
 		t.Errorf("%+v", got)
 	}
 	b, err := os.ReadFile(d.file("lineage"))
@@ -128,6 +131,11 @@ func TestReached(t *testing.T) {
 		if l.Reached(r.t, r.file, "another") || l.Reached(r.t, r.file, "") || l.DurablyReached(r.t, r.file) {
 			t.Errorf("noted under another boot, %s", r.name)
 		}
+		l.Noted, l.Ahead = Position{}, r.p
+		if got := l.Reached(r.t, r.file, "boot"); got != r.want || l.Acknowledged().TXID != 0 {
+			t.Errorf("ahead, %s: %v", r.name, got)
+		}
+		l.Noted, l.Ahead = r.p, Position{}
 		l.Noted.Boot = ""
 		if l.Reached(r.t, r.file, "") {
 			t.Errorf("noted without boot ID, %s", r.name)
