@@ -59,8 +59,8 @@ func TestRestoreOfUnfinishedFirstContact(t *testing.T) {
 			for _, key := range keys(t, mc.store, segment.SnapshotPrefix) {
 				mc.store.Delete(t.Context(), key)
 			}
-			p = mc.open()
 			mc.m.notOurs = false
+			p = mc.open()
 			mc.m.commit()
 			p.sync(t)
 			p.close(t)
