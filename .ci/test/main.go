@@ -82,7 +82,7 @@ var steps = []step{
 		name: "race", about: "what is concurrent, under the race detector, with fewer rounds (-short)",
 		// The race detector allocates, which the first test counts. The others are long
 		// and have one goroutine of their own: the steps above run them.
-		args: []string{"-race", "-short", "-timeout=9m", "-skip=^(TestBlockAllocations|TestLockPage|TestSettings|TestModes|TestSchedulesHaveTeeth|TestGatesHaveTeeth|TestRepairPrograms|TestPeers1200Commits|TestRepairForeign)$", "./vfs", "./replicate", "./s3store", "./internal/capture", "./internal/local", "./internal/objstore/...", "./internal/segment"},
+		args: []string{"-race", "-short", "-timeout=9m", "-skip=^(TestBlockAllocations|TestLockPage|TestSettings|TestModes|TestSchedulesHaveTeeth|TestGatesHaveTeeth|TestPeers.*|TestOthersBugs|TestRepair.*|TestHole.*|TestTable.*|TestP[0-9].*)$", "./vfs", "./replicate", "./s3store", "./internal/capture", "./internal/local", "./internal/objstore/...", "./internal/segment"},
 		must: []string{"vfs TestRandom", "vfs TestFirstContact", "replicate TestTwoWritersOneEmptyPath", "s3store TestConforms", "internal/objstore TestMemConforms"},
 	},
 	{name: "bench", about: "the benchmarks' own tests", args: []string{"-timeout=5m", "./..."}, dir: "bench"},
