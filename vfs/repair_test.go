@@ -41,18 +41,24 @@ func TestRepairForeign(t *testing.T) {
 	}
 }
 
-func repairForeign(t *testing.T, when, sql string) {
-	w, c := smallWorld(t, Options{})
-	still := w.remember()
+// leave brings a world whose database c has open to where other programs find it.
+func (w *world) leave(c *sqlite3.Conn, when string) {
+	w.t.Helper()
 	switch when {
 	case "idle":
-		must(t, c.Close())
+		must(w.t, c.Close())
 	case "down":
-		must(t, c.Close())
+		must(w.t, c.Close())
 		w.shutdown()
 	case "down after a crash":
 		w.crash(c)
 	}
+}
+
+func repairForeign(t *testing.T, when, sql string) {
+	w, c := smallWorld(t, Options{})
+	still := w.remember()
+	w.leave(c, when)
 	w.foreignSQL(sql)
 	switch when {
 	case "connected":
@@ -156,15 +162,7 @@ func TestRepairLostWAL(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			w, c := smallWorld(t, Options{CloseTimeout: -1})
 			still := w.remember()
-			switch when {
-			case "idle":
-				must(t, c.Close())
-			case "down":
-				must(t, c.Close())
-				w.shutdown()
-			case "down after a crash":
-				w.crash(c)
-			}
+			w.leave(c, when)
 			if err := os.Remove(w.path + "-wal"); err != nil {
 				t.Log(err)
 			}
