@@ -41,7 +41,11 @@ func (l *life) crashed() error {
 		n = l.history.add(l.cur, image, "in doubt")
 	}
 	l.doubt = false
-	if n < 0 {
+	switch {
+	case n < 0 && l.cur == empty: // a header, on the way to what the first connection sets up
+		l.history.alias(empty, image)
+		n = empty
+	case n < 0:
 		n = l.history.add(l.cur, image, "after a loss of power")
 	}
 	l.cur = n
