@@ -12,6 +12,10 @@ type (
 	Store = objstore.Store
 	// ObjectInfo describes an object of a [Store].
 	ObjectInfo = objstore.Info
+	// Settings describe a store beyond its URL, by name.
+	Settings = objstore.Settings
+	// SettingError says which setting of a store is wrong.
+	SettingError = objstore.SettingError
 	// Range selects a part of an object.
 	Range = objstore.Range
 )
@@ -30,7 +34,16 @@ var (
 // OpenStore opens the store that url names: s3://bucket/path if the program
 // imports package s3store, file:///directory, mem://name. Errors that wrap
 // [ErrConfig] say what is wrong with the URL.
-func OpenStore(ctx context.Context, url string) (Store, error) { return objstore.Open(ctx, url) }
+func OpenStore(ctx context.Context, url string) (Store, error) {
+	return objstore.Open(ctx, url, nil)
+}
+
+// OpenStoreWith opens the store that url names, with settings that stand beside
+// the URL in a configuration file, such as credentials. Errors are OpenStore's; one
+// of a setting is a [SettingError].
+func OpenStoreWith(ctx context.Context, url string, settings Settings) (Store, error) {
+	return objstore.Open(ctx, url, settings)
+}
 
 // NewMemStore returns an empty store in memory, for tests.
 func NewMemStore() Store { return objstore.NewMem() }

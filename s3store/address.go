@@ -12,31 +12,37 @@ import (
 	"github.com/outwash/outwash/internal/objstore"
 )
 
-// target says where objects lie and how the server wants to be spoken to.
-type target struct {
-	bucket string // a name, or an access point's ARN
-	arn    bool
-	prefix string // without slashes at its ends
+// A Target says where objects lie and how the server wants to be spoken to. Locate
+// makes it.
+type Target struct {
+	Bucket      string // a name, or an access point's ARN
+	AccessPoint bool
+	Prefix      string // without slashes at its ends
 
-	endpoint    string // with scheme; "" is AWS
-	region      string
+	Endpoint  string // URL with scheme; "" is AWS's own
+	Region    string // requests are signed for it
+	PathStyle bool   // https://server/bucket/key, not https://bucket.server/key
+
 	regionGiven bool // by the URL: not followed elsewhere
-
-	pathStyle  bool
-	styleGiven bool
+	styleGiven  bool
 
 	// checksumsRequired: send and check the SDK's checksums only where S3
 	// demands it. Many other servers refuse or mangle them.
 	checksumsRequired bool
 }
 
-var parameters = []string{"endpoint", "force-path-style", "region"}
+// settings are what URLs and configuration files may say.
+var settings = []objstore.Setting{
+	{Name: "endpoint", Doc: "server, if it is not AWS"},
+	{Name: "force-path-style", Doc: "true: https://server/bucket/key; false: https://bucket.server/key"},
+	{Name: "region", Doc: "the bucket's region"},
+}
 
-// parseURL reads an s3 URL. It is a pure function: settle adds what the
-// environment says.
-func parseURL(rawURL string) (target, error) {
-	fail := func(format string, args ...any) (target, error) {
-		return target{}, fmt.Errorf("s3store: %q: %w: "+format,
+// parseURL reads an s3 URL and the settings beside it. It is a pure function:
+// settle adds what the environment says.
+func parseURL(rawURL string, given objstore.Settings) (Target, error) {
+	fail := func(format string, args ...any) (Target, error) {
+		return Target{}, fmt.Errorf("s3store: %q: %w: "+format,
 			append([]any{objstore.Redact(rawURL), objstore.ErrConfig}, args...)...)
 	}
 	rest, ok := strings.CutPrefix(rawURL, "s3://")
@@ -50,24 +56,24 @@ func parseURL(rawURL string) (target, error) {
 	if strings.Contains(rest, "#") {
 		return fail("a # is not supported in the path")
 	}
-	var t target
+	var t Target
 	var path string
 	var err error
 	if strings.HasPrefix(rest, "arn:") {
 		if t, path, err = parseARN(rest); err != nil {
-			return target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
+			return Target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
 		}
 	} else {
-		t.bucket, path, _ = strings.Cut(rest, "/")
-		if strings.Contains(t.bucket, ":") {
-			return fail("a bucket was expected where %q stands; a server is named by ?endpoint=HOST:PORT", t.bucket)
+		t.Bucket, path, _ = strings.Cut(rest, "/")
+		if strings.Contains(t.Bucket, ":") {
+			return fail("a bucket was expected where %q stands; a server is named by ?endpoint=HOST:PORT", t.Bucket)
 		}
-		if err := checkBucket(t.bucket); err != nil {
-			return target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
+		if err := checkBucket(t.Bucket); err != nil {
+			return Target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
 		}
 	}
-	if t.prefix, err = cleanPrefix(path); err != nil {
-		return target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
+	if t.Prefix, err = cleanPrefix(path); err != nil {
+		return Target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
 	}
 
 	values, err := url.ParseQuery(query)
@@ -75,8 +81,8 @@ func parseURL(rawURL string) (target, error) {
 		return fail("the parameters can't be parsed (is a %% not followed by two hex digits, or a ; between them?)")
 	}
 	for name, list := range values {
-		if !slices.Contains(parameters, name) {
-			return fail("unknown parameter %q (known: %s)", name, strings.Join(parameters, ", "))
+		if !slices.ContainsFunc(settings, func(s objstore.Setting) bool { return s.Name == name && !s.Secret }) {
+			return fail("unknown parameter %q (known: %s)", name, parameters())
 		}
 		if len(list) > 1 {
 			return fail("parameter %q is given %d times", name, len(list))
@@ -85,83 +91,99 @@ func parseURL(rawURL string) (target, error) {
 			return fail("parameter %q has no value", name)
 		}
 	}
+	for name, value := range given {
+		if value != "" && !values.Has(name) {
+			values.Set(name, value)
+		}
+	}
 	if r := values.Get("region"); r != "" {
 		if !isHostLabel(r) {
 			return fail("region %q is not a region's name, like eu-central-1", r)
 		}
-		t.region, t.regionGiven = r, true
+		t.Region, t.regionGiven = r, true
 	}
 	if v := values.Get("force-path-style"); v != "" {
-		if t.pathStyle, err = strconv.ParseBool(v); err != nil {
+		if t.PathStyle, err = strconv.ParseBool(v); err != nil {
 			return fail("force-path-style is %q, must be true or false", v)
 		}
 		t.styleGiven = true
 	}
 	if v := values.Get("endpoint"); v != "" {
-		if t.endpoint, err = cleanEndpoint(v); err != nil {
-			return target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
+		if t.Endpoint, err = cleanEndpoint(v); err != nil {
+			return Target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
 		}
 	}
 	return t, nil
 }
 
+// parameters are the names of what may stand in a URL.
+func parameters() string {
+	var names []string
+	for _, s := range settings {
+		if !s.Secret {
+			names = append(names, s.Name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
 // settle fills in what t leaves open, from the endpoint and region in force.
-func (t target) settle(endpoint, region string) (target, error) {
+func (t Target) settle(endpoint, region string) (Target, error) {
 	var err error
-	t.endpoint = ""
+	t.Endpoint = ""
 	if endpoint != "" {
-		if t.endpoint, err = cleanEndpoint(endpoint); err != nil {
+		if t.Endpoint, err = cleanEndpoint(endpoint); err != nil {
 			return t, fmt.Errorf("s3store: %w", err)
 		}
 	}
-	t.checksumsRequired = t.endpoint != ""
-	if t.region == "" {
-		t.region = region
+	t.checksumsRequired = t.Endpoint != ""
+	if t.Region == "" {
+		t.Region = region
 	}
-	if t.region == "" {
+	if t.Region == "" {
 		// What servers other than AWS expect; AWS says where the bucket really is.
-		t.region = "us-east-1"
+		t.Region = "us-east-1"
 	}
 	switch {
-	case t.arn && t.styleGiven && t.pathStyle:
-		return t, fmt.Errorf("s3store: bucket %q: %w: an access point can't be reached with force-path-style", t.bucket, objstore.ErrConfig)
-	case !t.styleGiven && !t.arn:
-		t.pathStyle = strings.ContainsAny(t.bucket, ".ABCDEFGHIJKLMNOPQRSTUVWXYZ_") || isLocal(t.endpoint)
+	case t.AccessPoint && t.styleGiven && t.PathStyle:
+		return t, fmt.Errorf("s3store: bucket %q: %w: an access point can't be reached with force-path-style", t.Bucket, objstore.ErrConfig)
+	case !t.styleGiven && !t.AccessPoint:
+		t.PathStyle = strings.ContainsAny(t.Bucket, ".ABCDEFGHIJKLMNOPQRSTUVWXYZ_") || isLocal(t.Endpoint)
 	}
 	return t, nil
 }
 
 // parseARN splits an ARN, followed by a path, into what it names and the path.
-func parseARN(s string) (target, string, error) {
+func parseARN(s string) (Target, string, error) {
 	parts := strings.SplitN(s, ":", 6)
 	if len(parts) != 6 || parts[2] != "s3" {
 		service := ""
 		if len(parts) > 2 {
 			service = " of service " + strconv.Quote(parts[2])
 		}
-		return target{}, "", fmt.Errorf("%w: ARNs%s are not supported: only those of buckets (arn:aws:s3:::BUCKET) and access points (arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME)",
+		return Target{}, "", fmt.Errorf("%w: ARNs%s are not supported: only those of buckets (arn:aws:s3:::BUCKET) and access points (arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME)",
 			objstore.ErrUnsupported, service)
 	}
 	region, account, resource := parts[3], parts[4], parts[5]
 	if region == "" && account == "" {
 		bucket, path, _ := strings.Cut(resource, "/")
-		return target{bucket: bucket}, path, checkBucket(bucket)
+		return Target{Bucket: bucket}, path, checkBucket(bucket)
 	}
 	kind, rest, ok := strings.Cut(strings.Replace(resource, ":", "/", 1), "/")
 	if !ok || kind != "accesspoint" {
-		return target{}, "", fmt.Errorf("%w: the ARN names no bucket and no access point", objstore.ErrUnsupported)
+		return Target{}, "", fmt.Errorf("%w: the ARN names no bucket and no access point", objstore.ErrUnsupported)
 	}
 	name, path, _ := strings.Cut(rest, "/")
 	if region == "" {
-		return target{}, "", fmt.Errorf("%w: multi-region access points are not supported: use one of a region", objstore.ErrUnsupported)
+		return Target{}, "", fmt.Errorf("%w: multi-region access points are not supported: use one of a region", objstore.ErrUnsupported)
 	}
 	if !isHostLabel(name) || !isHostLabel(region) || !isHostLabel(account) {
-		return target{}, "", fmt.Errorf("%w: not an access point's ARN: arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME", objstore.ErrConfig)
+		return Target{}, "", fmt.Errorf("%w: not an access point's ARN: arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME", objstore.ErrConfig)
 	}
-	return target{
-		bucket: strings.Join(parts[:5], ":") + ":accesspoint/" + name,
-		arn:    true,
-		region: region,
+	return Target{
+		Bucket:      strings.Join(parts[:5], ":") + ":accesspoint/" + name,
+		AccessPoint: true,
+		Region:      region,
 	}, path, nil
 }
 

@@ -13,41 +13,41 @@ func TestAddress(t *testing.T) {
 	for _, tt := range []struct {
 		url              string
 		endpoint, region string // the environment's
-		want             target
+		want             Target
 	}{
-		{url: "s3://bucket", want: target{bucket: "bucket", region: "us-east-1"}},
-		{url: "s3://bucket/", want: target{bucket: "bucket", region: "us-east-1"}},
-		{url: "s3://bucket/a/b/", region: "eu-west-1", want: target{bucket: "bucket", prefix: "a/b", region: "eu-west-1"}},
-		{url: "s3://bucket/a%20b", want: target{bucket: "bucket", prefix: "a%20b", region: "us-east-1"}},
-		{url: "s3://bucket/a@b", want: target{bucket: "bucket", prefix: "a@b", region: "us-east-1"}},
+		{url: "s3://bucket", want: Target{Bucket: "bucket", Region: "us-east-1"}},
+		{url: "s3://bucket/", want: Target{Bucket: "bucket", Region: "us-east-1"}},
+		{url: "s3://bucket/a/b/", region: "eu-west-1", want: Target{Bucket: "bucket", Prefix: "a/b", Region: "eu-west-1"}},
+		{url: "s3://bucket/a%20b", want: Target{Bucket: "bucket", Prefix: "a%20b", Region: "us-east-1"}},
+		{url: "s3://bucket/a@b", want: Target{Bucket: "bucket", Prefix: "a@b", Region: "us-east-1"}},
 		{url: "s3://bucket/p?region=eu-central-1", region: "eu-west-1",
-			want: target{bucket: "bucket", prefix: "p", region: "eu-central-1", regionGiven: true}},
-		{url: "s3://my.bucket/p", want: target{bucket: "my.bucket", prefix: "p", region: "us-east-1", pathStyle: true}},
-		{url: "s3://MyBucket/p", want: target{bucket: "MyBucket", prefix: "p", region: "us-east-1", pathStyle: true}},
-		{url: "s3://my.bucket?force-path-style=false", want: target{bucket: "my.bucket", region: "us-east-1", styleGiven: true}},
-		{url: "s3://b/p?endpoint=https://s3.example.com/", want: target{bucket: "b", prefix: "p", endpoint: "https://s3.example.com", region: "us-east-1", checksumsRequired: true}},
-		{url: "s3://b/p?endpoint=s3.example.com", want: target{bucket: "b", prefix: "p", endpoint: "https://s3.example.com", region: "us-east-1", checksumsRequired: true}},
-		{url: "s3://b/p?endpoint=minio:9000", want: target{bucket: "b", prefix: "p", endpoint: "https://minio:9000", region: "us-east-1", checksumsRequired: true}},
+			want: Target{Bucket: "bucket", Prefix: "p", Region: "eu-central-1", regionGiven: true}},
+		{url: "s3://my.bucket/p", want: Target{Bucket: "my.bucket", Prefix: "p", Region: "us-east-1", PathStyle: true}},
+		{url: "s3://MyBucket/p", want: Target{Bucket: "MyBucket", Prefix: "p", Region: "us-east-1", PathStyle: true}},
+		{url: "s3://my.bucket?force-path-style=false", want: Target{Bucket: "my.bucket", Region: "us-east-1", styleGiven: true}},
+		{url: "s3://b/p?endpoint=https://s3.example.com/", want: Target{Bucket: "b", Prefix: "p", Endpoint: "https://s3.example.com", Region: "us-east-1", checksumsRequired: true}},
+		{url: "s3://b/p?endpoint=s3.example.com", want: Target{Bucket: "b", Prefix: "p", Endpoint: "https://s3.example.com", Region: "us-east-1", checksumsRequired: true}},
+		{url: "s3://b/p?endpoint=minio:9000", want: Target{Bucket: "b", Prefix: "p", Endpoint: "https://minio:9000", Region: "us-east-1", checksumsRequired: true}},
 		{url: "s3://b/p?endpoint=s3.example.com/storage/v1/s3&force-path-style=true",
-			want: target{bucket: "b", prefix: "p", endpoint: "https://s3.example.com/storage/v1/s3", region: "us-east-1", pathStyle: true, styleGiven: true, checksumsRequired: true}},
-		{url: "s3://b/p?endpoint=127.0.0.1:9000", want: target{bucket: "b", prefix: "p", endpoint: "http://127.0.0.1:9000", region: "us-east-1", pathStyle: true, checksumsRequired: true}},
-		{url: "s3://b/p?endpoint=localhost:9000", want: target{bucket: "b", prefix: "p", endpoint: "http://localhost:9000", region: "us-east-1", pathStyle: true, checksumsRequired: true}},
-		{url: "s3://b/p?endpoint=10.1.2.3", want: target{bucket: "b", prefix: "p", endpoint: "http://10.1.2.3", region: "us-east-1", pathStyle: true, checksumsRequired: true}},
-		{url: "s3://b/p?endpoint=[::1]:9000", want: target{bucket: "b", prefix: "p", endpoint: "http://[::1]:9000", region: "us-east-1", pathStyle: true, checksumsRequired: true}},
-		{url: "s3://b/p?endpoint=8.8.8.8", want: target{bucket: "b", prefix: "p", endpoint: "https://8.8.8.8", region: "us-east-1", pathStyle: true, checksumsRequired: true}},
+			want: Target{Bucket: "b", Prefix: "p", Endpoint: "https://s3.example.com/storage/v1/s3", Region: "us-east-1", PathStyle: true, styleGiven: true, checksumsRequired: true}},
+		{url: "s3://b/p?endpoint=127.0.0.1:9000", want: Target{Bucket: "b", Prefix: "p", Endpoint: "http://127.0.0.1:9000", Region: "us-east-1", PathStyle: true, checksumsRequired: true}},
+		{url: "s3://b/p?endpoint=localhost:9000", want: Target{Bucket: "b", Prefix: "p", Endpoint: "http://localhost:9000", Region: "us-east-1", PathStyle: true, checksumsRequired: true}},
+		{url: "s3://b/p?endpoint=10.1.2.3", want: Target{Bucket: "b", Prefix: "p", Endpoint: "http://10.1.2.3", Region: "us-east-1", PathStyle: true, checksumsRequired: true}},
+		{url: "s3://b/p?endpoint=[::1]:9000", want: Target{Bucket: "b", Prefix: "p", Endpoint: "http://[::1]:9000", Region: "us-east-1", PathStyle: true, checksumsRequired: true}},
+		{url: "s3://b/p?endpoint=8.8.8.8", want: Target{Bucket: "b", Prefix: "p", Endpoint: "https://8.8.8.8", Region: "us-east-1", PathStyle: true, checksumsRequired: true}},
 		{url: "s3://b/p?endpoint=https%3A%2F%2F127.0.0.1%3A9000&force-path-style=0",
-			want: target{bucket: "b", prefix: "p", endpoint: "https://127.0.0.1:9000", region: "us-east-1", styleGiven: true, checksumsRequired: true}},
-		{url: "s3://b/p", endpoint: "http://127.0.0.1:9", region: "auto", want: target{bucket: "b", prefix: "p", endpoint: "http://127.0.0.1:9", region: "auto", pathStyle: true, checksumsRequired: true}},
-		{url: "s3://" + ap + "/db/one", region: "eu-west-1", want: target{bucket: ap, arn: true, prefix: "db/one", region: "us-east-2"}},
-		{url: "s3://arn:aws:s3:us-east-2:123456789012:accesspoint:myap", want: target{bucket: ap, arn: true, region: "us-east-2"}},
-		{url: "s3://" + ap + "?region=us-west-1", want: target{bucket: ap, arn: true, region: "us-west-1", regionGiven: true}},
-		{url: "s3://arn:aws:s3:::bucket/p", want: target{bucket: "bucket", prefix: "p", region: "us-east-1"}},
+			want: Target{Bucket: "b", Prefix: "p", Endpoint: "https://127.0.0.1:9000", Region: "us-east-1", styleGiven: true, checksumsRequired: true}},
+		{url: "s3://b/p", endpoint: "http://127.0.0.1:9", region: "auto", want: Target{Bucket: "b", Prefix: "p", Endpoint: "http://127.0.0.1:9", Region: "auto", PathStyle: true, checksumsRequired: true}},
+		{url: "s3://" + ap + "/db/one", region: "eu-west-1", want: Target{Bucket: ap, AccessPoint: true, Prefix: "db/one", Region: "us-east-2"}},
+		{url: "s3://arn:aws:s3:us-east-2:123456789012:accesspoint:myap", want: Target{Bucket: ap, AccessPoint: true, Region: "us-east-2"}},
+		{url: "s3://" + ap + "?region=us-west-1", want: Target{Bucket: ap, AccessPoint: true, Region: "us-west-1", regionGiven: true}},
+		{url: "s3://arn:aws:s3:::bucket/p", want: Target{Bucket: "bucket", Prefix: "p", Region: "us-east-1"}},
 	} {
-		got, err := parseURL(tt.url)
+		got, err := parseURL(tt.url, nil)
 		if err == nil {
 			endpoint := tt.endpoint
-			if got.endpoint != "" {
-				endpoint = got.endpoint
+			if got.Endpoint != "" {
+				endpoint = got.Endpoint
 			}
 			got, err = got.settle(endpoint, tt.region)
 		}
@@ -95,9 +95,9 @@ func TestAddressErrors(t *testing.T) {
 		{"s3://arn:aws:s3", "not supported", objstore.ErrUnsupported},
 		{"s3://arn:aws:s3:us-east-2:123456789012:accesspoint/myap?force-path-style=true", "can't be reached with force-path-style", objstore.ErrConfig},
 	} {
-		got, err := parseURL(tt.url)
+		got, err := parseURL(tt.url, nil)
 		if err == nil {
-			_, err = got.settle(got.endpoint, "")
+			_, err = got.settle(got.Endpoint, "")
 		}
 		if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v\nwant %v: %s", tt.url, err, tt.kind, tt.want)

@@ -29,7 +29,7 @@ func TestConforms(t *testing.T) {
 	gw := versitygw.Start(t)
 	storetest.Suite{
 		Open: func(t *testing.T) objstore.Store {
-			t1, err := parseURL(gw.URL(nextPath()))
+			t1, err := parseURL(gw.URL(nextPath()), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,7 +53,7 @@ func TestConformsWithChecksums(t *testing.T) {
 	gw := versitygw.Start(t)
 	storetest.Suite{
 		Open: func(t *testing.T) objstore.Store {
-			s := open(t, gw.URL(nextPath()))
+			s := openTest(t, gw.URL(nextPath()))
 			s.t.checksumsRequired = false
 			o := s.client.Options()
 			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
@@ -83,7 +83,7 @@ func (c sumsChecker) Do(r *http.Request) (*http.Response, error) {
 // At the bucket's top, through the registry.
 func TestConformsWithoutPath(t *testing.T) {
 	gw := versitygw.Start(t)
-	s, err := objstore.Open(t.Context(), gw.URL(""))
+	s, err := objstore.Open(t.Context(), gw.URL(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,7 @@ func (s *store) judge(err error) verdict {
 	v := judgeResponse(f)
 	if f.region != "" && f.region != s.regionInForce() && (v.kind == objstore.ErrConfig || f.status == http.StatusMovedPermanently) {
 		v.remedy = fmt.Sprintf("the bucket is in region %s: set ?region=%s or AWS_REGION", f.region, f.region)
-		if s.t.endpoint == "" && !s.t.regionGiven && !s.t.arn {
+		if s.t.Endpoint == "" && !s.t.regionGiven && !s.t.AccessPoint {
 			s.region.Store(&f.region)
 			v.once = "region"
 		}
@@ -139,7 +139,7 @@ func (s *store) regionInForce() string {
 	if r := s.region.Load(); r != nil {
 		return *r
 	}
-	return s.t.region
+	return s.t.Region
 }
 
 func judgeResponse(f facts) verdict {
@@ -225,7 +225,7 @@ func (s *store) fail(op, key string, err error) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "s3store: %s %s: ", op, s.name(key))
 	if v.kind == objstore.ErrNoBucket {
-		fmt.Fprintf(&text, "bucket %q: ", s.t.bucket)
+		fmt.Fprintf(&text, "bucket %q: ", s.t.Bucket)
 	}
 	errs := []error{err}
 	if v.kind != nil {

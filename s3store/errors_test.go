@@ -120,7 +120,7 @@ func TestServerDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	s := open(t, "s3://bucket/path?endpoint="+l.Addr().String())
+	s := openTest(t, "s3://bucket/path?endpoint="+l.Addr().String())
 	s.opts.PartSize = testPart
 	for op, err := range every(s) {
 		checkText(t, op, err)
@@ -134,7 +134,7 @@ func TestNoCredentials(t *testing.T) {
 	testEnv(t)
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	s := open(t, "s3://bucket/path?endpoint=127.0.0.1:1")
+	s := openTest(t, "s3://bucket/path?endpoint=127.0.0.1:1")
 	err := s.Create(t.Context(), "log/1", nil)
 	if !errors.Is(err, objstore.ErrDenied) || !strings.Contains(err.Error(), "no credentials found: set AWS_ACCESS_KEY_ID") {
 		t.Errorf("%v", err)
@@ -142,7 +142,7 @@ func TestNoCredentials(t *testing.T) {
 	checkText(t, "create", err)
 
 	t.Setenv("AWS_PROFILE", "nonexistent")
-	if _, err = Open(t.Context(), "s3://bucket/path"); !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), "nonexistent") {
+	if _, err = Open(t.Context(), "s3://bucket/path", nil); !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), "nonexistent") {
 		t.Errorf("a profile that does not exist: %v", err)
 	}
 	checkText(t, "open", err)
@@ -151,24 +151,24 @@ func TestNoCredentials(t *testing.T) {
 // What a real server says of wrong credentials and buckets.
 func TestRealServerRefuses(t *testing.T) {
 	gw := versitygw.Start(t)
-	if err := open(t, gw.URL("p")).Create(t.Context(), "log/1", nil); err != nil {
+	if err := openTest(t, gw.URL("p")).Create(t.Context(), "log/1", nil); err != nil {
 		t.Fatal(err)
 	}
 	other := strings.Replace(gw.URL("p"), "s3://bucket/", "s3://another/", 1)
-	for op, err := range every(open(t, other)) {
+	for op, err := range every(openTest(t, other)) {
 		if !errors.Is(err, objstore.ErrNoBucket) || !strings.Contains(err.Error(), `"another"`) {
 			t.Errorf("%s in a missing bucket: %v, want ErrNoBucket", op, err)
 		}
 	}
 	t.Setenv("AWS_SECRET_ACCESS_KEY", testSecret)
-	for op, err := range every(open(t, gw.URL("p"))) {
+	for op, err := range every(openTest(t, gw.URL("p"))) {
 		checkText(t, op, err)
 		if !errors.Is(err, objstore.ErrDenied) || !strings.Contains(err.Error(), "secret key") {
 			t.Errorf("%s with a wrong secret: %v", op, err)
 		}
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", testKey)
-	for op, err := range every(open(t, gw.URL("p"))) {
+	for op, err := range every(openTest(t, gw.URL("p"))) {
 		checkText(t, op, err)
 		if !errors.Is(err, objstore.ErrDenied) || !strings.Contains(err.Error(), "access key") {
 			t.Errorf("%s with an unknown key: %v", op, err)
@@ -189,17 +189,17 @@ func TestCABundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("AWS_CA_BUNDLE", bundle)
-	if err := open(t, "s3://bucket/path?endpoint="+srv.URL).Create(t.Context(), "log/1", []byte("x")); err != nil {
+	if err := openTest(t, "s3://bucket/path?endpoint="+srv.URL).Create(t.Context(), "log/1", []byte("x")); err != nil {
 		t.Errorf("with the CA: %v", err)
 	}
 	t.Setenv("AWS_CA_BUNDLE", "")
-	err := open(t, "s3://bucket/path?endpoint="+srv.URL).Create(t.Context(), "log/1", []byte("x"))
+	err := openTest(t, "s3://bucket/path?endpoint="+srv.URL).Create(t.Context(), "log/1", []byte("x"))
 	if !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
 		t.Errorf("without the CA: %v", err)
 	}
 	plain := httptest.NewServer(srv.Config.Handler)
 	defer plain.Close()
-	err = open(t, "s3://bucket/path?endpoint="+strings.Replace(plain.URL, "http", "https", 1)).Create(t.Context(), "log/1", nil)
+	err = openTest(t, "s3://bucket/path?endpoint="+strings.Replace(plain.URL, "http", "https", 1)).Create(t.Context(), "log/1", nil)
 	if !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), "endpoint=http://") {
 		t.Errorf("https to an http server: %v", err)
 	}
@@ -220,7 +220,7 @@ func TestEndpointFromEnvironment(t *testing.T) {
 			}))
 			defer srv.Close()
 			t.Setenv(name, srv.URL)
-			s := open(t, "s3://bucket/path")
+			s := openTest(t, "s3://bucket/path")
 			if err := s.Create(t.Context(), "log/1", []byte("x")); err != nil {
 				t.Fatal(err)
 			}
@@ -348,7 +348,7 @@ func TestExpiredCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.BaseEndpoint = &s.t.endpoint
+	cfg.BaseEndpoint = &s.t.Endpoint
 	own, err := New(cfg, "bucket", "path", Options{})
 	if err != nil {
 		t.Fatal(err)

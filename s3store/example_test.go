@@ -25,7 +25,7 @@ func ExampleNew() {
 
 // Everything else is in the URL and the environment.
 func ExampleOpen() {
-	store, err := s3store.Open(context.Background(), "s3://backups/shop/orders.db?endpoint=minio.internal:9000&force-path-style=true")
+	store, err := s3store.Open(context.Background(), "s3://backups/shop/orders.db?endpoint=minio.internal:9000&force-path-style=true", nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -17,10 +17,10 @@ const (
 	testToken  = "tOkEnThatMustNeverAppear"
 )
 
-// open opens url without waiting between attempts.
-func open(t *testing.T, url string) *store {
+// openTest opens url without waiting between attempts.
+func openTest(t *testing.T, url string) *store {
 	t.Helper()
-	s, err := Open(context.Background(), url)
+	s, err := Open(context.Background(), url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func serve(t *testing.T, h http.HandlerFunc) *store {
 	testEnv(t)
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
-	return open(t, "s3://bucket/path?endpoint="+srv.URL)
+	return openTest(t, "s3://bucket/path?endpoint="+srv.URL)
 }
 
 // answer sends an error as S3 does.

@@ -22,7 +22,7 @@ const deleteBatch = 1000
 func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
 	return func(yield func(objstore.Info, error) bool) {
 		base := s.fullKey("") // ends in a slash, or is empty
-		in := &s3.ListObjectsV2Input{Bucket: &s.t.bucket, Prefix: aws.String(base + prefix)}
+		in := &s3.ListObjectsV2Input{Bucket: &s.t.Bucket, Prefix: aws.String(base + prefix)}
 		if after != "" {
 			in.StartAfter = aws.String(base + after)
 		}
@@ -99,7 +99,7 @@ func (s *store) Delete(ctx context.Context, keys ...string) error {
 
 func (s *store) deleteOne(ctx context.Context, key string) error {
 	err := s.retry(ctx, "delete", key, func(a *attempt) error {
-		_, err := s.client.DeleteObject(a.ctx, &s3.DeleteObjectInput{Bucket: &s.t.bucket, Key: aws.String(s.fullKey(key))}, s.call)
+		_, err := s.client.DeleteObject(a.ctx, &s3.DeleteObjectInput{Bucket: &s.t.Bucket, Key: aws.String(s.fullKey(key))}, s.call)
 		return err
 	})
 	if errors.Is(err, objstore.ErrNotExist) {
@@ -117,7 +117,7 @@ func (s *store) deleteMany(ctx context.Context, keys []string) error {
 			ids[i].Key = aws.String(s.fullKey(key))
 		}
 		out, err := s.client.DeleteObjects(a.ctx, &s3.DeleteObjectsInput{
-			Bucket: &s.t.bucket,
+			Bucket: &s.t.Bucket,
 			Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
 		}, s.call)
 		if err != nil {

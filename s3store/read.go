@@ -57,7 +57,7 @@ func rangeHeader(r objstore.Range) string {
 func (s *store) head(ctx context.Context, key, ifMatch string) (objstore.Info, error) {
 	info := objstore.Info{Key: key}
 	err := s.retry(ctx, "get", key, func(a *attempt) error {
-		in := &s3.HeadObjectInput{Bucket: &s.t.bucket, Key: aws.String(s.fullKey(key))}
+		in := &s3.HeadObjectInput{Bucket: &s.t.Bucket, Key: aws.String(s.fullKey(key))}
 		if ifMatch != "" {
 			in.IfMatch = &ifMatch
 		}
@@ -94,7 +94,7 @@ type body struct {
 func (b *body) open(rng string) (objstore.Info, error) {
 	info := objstore.Info{Key: b.key}
 	err := b.s.retry(b.ctx, "get", b.key, func(a *attempt) error {
-		in := &s3.GetObjectInput{Bucket: &b.s.t.bucket, Key: aws.String(b.s.fullKey(b.key))}
+		in := &s3.GetObjectInput{Bucket: &b.s.t.Bucket, Key: aws.String(b.s.fullKey(b.key))}
 		if rng != "" {
 			in.Range = &rng
 		}

@@ -70,9 +70,7 @@ import (
 )
 
 func init() {
-	objstore.Register("s3", func(ctx context.Context, rawURL string) (objstore.Store, error) {
-		return Open(ctx, rawURL)
-	})
+	objstore.Register("s3", objstore.Scheme{Open: Open, Settings: settings})
 }
 
 // Options tune a store. The zero value means the defaults.
@@ -121,15 +119,29 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Open opens the store that an s3:// URL names, with credentials and region from
-// the environment (see the package documentation). It makes no request to the
-// bucket. Errors wrap ErrConfig (URL, AWS configuration) or ErrUnsupported
-// (S3 Express, kinds of ARN).
+// Open opens the store that an s3:// URL names, with what the URL and the settings
+// leave open from the environment (see the package documentation). It makes no
+// request to the bucket. Errors wrap ErrConfig (URL, settings, AWS configuration)
+// or ErrUnsupported (S3 Express, kinds of ARN).
 //
 // The store is safe for concurrent use. Its errors wrap the Err values of
 // package replicate's Store and say what to do.
-func Open(ctx context.Context, rawURL string) (objstore.Store, error) {
-	t, err := parseURL(rawURL)
+func Open(ctx context.Context, rawURL string, settings objstore.Settings) (objstore.Store, error) {
+	return open(ctx, rawURL, settings)
+}
+
+// Locate says where Open would find the store that an s3:// URL names. It makes no
+// request. Errors are Open's.
+func Locate(ctx context.Context, rawURL string, settings objstore.Settings) (Target, error) {
+	s, err := open(ctx, rawURL, settings)
+	if err != nil {
+		return Target{}, err
+	}
+	return s.t, nil
+}
+
+func open(ctx context.Context, rawURL string, settings objstore.Settings) (*store, error) {
+	t, err := parseURL(rawURL, settings)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +165,7 @@ func Open(ctx context.Context, rawURL string) (objstore.Store, error) {
 //
 // The store is safe for concurrent use.
 func New(cfg aws.Config, bucket, prefix string, opts Options) (objstore.Store, error) {
-	t := target{bucket: bucket}
+	t := Target{Bucket: bucket}
 	if strings.HasPrefix(bucket, "arn:") {
 		var rest string
 		var err error
@@ -166,18 +178,18 @@ func New(cfg aws.Config, bucket, prefix string, opts Options) (objstore.Store, e
 		return nil, fmt.Errorf("s3store: bucket %q: %w", objstore.Redact(bucket), err)
 	}
 	var err error
-	if t.prefix, err = cleanPrefix(prefix); err != nil {
+	if t.Prefix, err = cleanPrefix(prefix); err != nil {
 		return nil, fmt.Errorf("s3store: prefix %q: %w", prefix, err)
 	}
 	if opts.ForcePathStyle {
-		t.pathStyle, t.styleGiven = true, true
+		t.PathStyle, t.styleGiven = true, true
 	}
 	return newStore(cfg, t, opts)
 }
 
 // store implements objstore.Store.
 type store struct {
-	t      target
+	t      Target
 	opts   Options
 	client *s3.Client
 	creds  aws.CredentialsProvider
@@ -187,14 +199,14 @@ type store struct {
 	pause func(context.Context, time.Duration) error
 }
 
-func newStore(cfg aws.Config, t target, opts Options) (*store, error) {
+func newStore(cfg aws.Config, t Target, opts Options) (*store, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	s := &store{opts: opts, pause: sleep}
 	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
-		endpoint := t.endpoint
+		endpoint := t.Endpoint
 		if endpoint == "" && o.BaseEndpoint != nil {
 			endpoint = *o.BaseEndpoint // the environment's or the configuration file's
 		}
@@ -202,11 +214,11 @@ func newStore(cfg aws.Config, t target, opts Options) (*store, error) {
 			return
 		}
 		o.BaseEndpoint = nil
-		if t.endpoint != "" {
-			o.BaseEndpoint = &t.endpoint
+		if t.Endpoint != "" {
+			o.BaseEndpoint = &t.Endpoint
 		}
-		o.Region = t.region
-		o.UsePathStyle = t.pathStyle
+		o.Region = t.Region
+		o.UsePathStyle = t.PathStyle
 		if t.checksumsRequired {
 			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
@@ -231,19 +243,19 @@ func newStore(cfg aws.Config, t target, opts Options) (*store, error) {
 // String is the store's URL: bucket, path, and what the URL said about the server,
 // so that commands in messages work as they stand.
 func (s *store) String() string {
-	u := "s3://" + s.t.bucket
-	if s.t.prefix != "" {
-		u += "/" + s.t.prefix
+	u := "s3://" + s.t.Bucket
+	if s.t.Prefix != "" {
+		u += "/" + s.t.Prefix
 	}
 	var q []string
-	if s.t.endpoint != "" {
-		q = append(q, "endpoint="+s.t.endpoint)
+	if s.t.Endpoint != "" {
+		q = append(q, "endpoint="+s.t.Endpoint)
 	}
 	if s.t.regionGiven {
-		q = append(q, "region="+s.t.region)
+		q = append(q, "region="+s.t.Region)
 	}
 	if s.t.styleGiven {
-		q = append(q, "force-path-style="+strconv.FormatBool(s.t.pathStyle))
+		q = append(q, "force-path-style="+strconv.FormatBool(s.t.PathStyle))
 	}
 	if len(q) == 0 {
 		return u
@@ -252,13 +264,13 @@ func (s *store) String() string {
 }
 
 // name is an object in messages.
-func (s *store) name(key string) string { return "s3://" + s.t.bucket + "/" + s.fullKey(key) }
+func (s *store) name(key string) string { return "s3://" + s.t.Bucket + "/" + s.fullKey(key) }
 
 func (s *store) fullKey(key string) string {
-	if s.t.prefix == "" {
+	if s.t.Prefix == "" {
 		return key
 	}
-	return s.t.prefix + "/" + key
+	return s.t.Prefix + "/" + key
 }
 
 // call is what every request is made with.

@@ -142,7 +142,7 @@ type upload struct {
 // sent by as many others as Options say; Concurrency+1 buffers go around.
 func (u *upload) run(ctx context.Context, first []byte, r io.Reader) (int64, error) {
 	err := u.retry(ctx, "upload", u.key, func(a *attempt) error {
-		in := &s3.CreateMultipartUploadInput{Bucket: &u.t.bucket, Key: aws.String(u.fullKey(u.key))}
+		in := &s3.CreateMultipartUploadInput{Bucket: &u.t.Bucket, Key: aws.String(u.fullKey(u.key))}
 		if !u.t.checksumsRequired {
 			in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
 		}
@@ -251,7 +251,7 @@ func (u *upload) failed(err error) {
 func (u *upload) sendPart(ctx context.Context, p numbered) error {
 	return u.retry(ctx, "upload", u.key, func(a *attempt) error {
 		in := &s3.UploadPartInput{
-			Bucket:        &u.t.bucket,
+			Bucket:        &u.t.Bucket,
 			Key:           aws.String(u.fullKey(u.key)),
 			UploadId:      u.id,
 			PartNumber:    &p.n,
@@ -276,7 +276,7 @@ func (u *upload) complete(ctx context.Context, size int64) error {
 	slices.SortFunc(u.done, func(a, b types.CompletedPart) int { return int(*a.PartNumber - *b.PartNumber) })
 	return u.retryWithin(ctx, "upload", u.key, 5*u.opts.ResponseTimeout, func(a *attempt) error {
 		_, err := u.client.CompleteMultipartUpload(a.ctx, &s3.CompleteMultipartUploadInput{
-			Bucket:          &u.t.bucket,
+			Bucket:          &u.t.Bucket,
 			Key:             aws.String(u.fullKey(u.key)),
 			UploadId:        u.id,
 			MultipartUpload: &types.CompletedMultipartUpload{Parts: u.done},
@@ -297,7 +297,7 @@ func (u *upload) complete(ctx context.Context, size int64) error {
 func (u *upload) abort(ctx context.Context) {
 	_ = u.retry(ctx, "abort upload", u.key, func(a *attempt) error {
 		_, err := u.client.AbortMultipartUpload(a.ctx, &s3.AbortMultipartUploadInput{
-			Bucket: &u.t.bucket, Key: aws.String(u.fullKey(u.key)), UploadId: u.id,
+			Bucket: &u.t.Bucket, Key: aws.String(u.fullKey(u.key)), UploadId: u.id,
 		}, u.call)
 		if factsOf(err).status == http.StatusNotFound {
 			return nil

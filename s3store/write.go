@@ -22,7 +22,7 @@ func (s *store) Create(ctx context.Context, key string, data []byte) error {
 	lost := false // an earlier attempt of ours may have created the object
 	return s.retry(ctx, "create", key, func(a *attempt) error {
 		_, err := s.client.PutObject(a.ctx, &s3.PutObjectInput{
-			Bucket:        &s.t.bucket,
+			Bucket:        &s.t.Bucket,
 			Key:           aws.String(s.fullKey(key)),
 			Body:          a.body(data),
 			ContentLength: aws.Int64(int64(len(data))),
@@ -95,7 +95,7 @@ func (s *store) Put(ctx context.Context, key string, data []byte) error {
 func (s *store) put(ctx context.Context, op, key string, data []byte) error {
 	return s.retry(ctx, op, key, func(a *attempt) error {
 		_, err := s.client.PutObject(a.ctx, &s3.PutObjectInput{
-			Bucket:        &s.t.bucket,
+			Bucket:        &s.t.Bucket,
 			Key:           aws.String(s.fullKey(key)),
 			Body:          a.body(data),
 			ContentLength: aws.Int64(int64(len(data))),

@@ -29,20 +29,24 @@ Examples:
 	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
 	flags: func(fs *flag.FlagSet) runner {
 		var f lsFlags
+		f.declare(fs)
 		fs.BoolVar(&f.long, "l", false, "list the log segments, too")
 		fs.BoolVar(&f.json, "json", false, "print JSON")
 		return f.run
 	},
 }
 
-type lsFlags struct{ long, json bool }
+type lsFlags struct {
+	replicaFlags
+	long, json bool
+}
 
 func (f *lsFlags) run(ctx context.Context, u *ui, args []string) error {
 	raw, err := oneArg("ls", "the replica's URL", args)
 	if err != nil {
 		return err
 	}
-	store, err := replicate.OpenStore(ctx, raw)
+	store, err := f.open(ctx, raw)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ Examples:
 	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeExists, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
 	flags: func(fs *flag.FlagSet) runner {
 		var f restoreFlags
+		f.declare(fs)
 		f.check = choiceValue{checkQuick, []string{checkNone, checkQuick, checkFull}}
 		fs.StringVar(&f.output, "o", "", "`PATH` of the database to make; needed unless -dry-run is given")
 		fs.Var(&f.txid, "txid", "restore the state after transaction `N`: decimal, or hexadecimal after 0x\nas in 0x00000000000001f4, the name of an object")
@@ -45,6 +46,7 @@ Examples:
 }
 
 type restoreFlags struct {
+	replicaFlags
 	output              string
 	txid                txidValue
 	timestamp           timeValue
@@ -76,7 +78,7 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	if st, err := os.Stat(f.output); err == nil && st.IsDir() {
 		return usagef("-o %s is a directory: give the name of the database file", f.output)
 	}
-	store, err := replicate.OpenStore(ctx, raw)
+	store, err := f.open(ctx, raw)
 	if err != nil {
 		return err
 	}

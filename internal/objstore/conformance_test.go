@@ -14,7 +14,7 @@ func TestFileConforms(t *testing.T) {
 	storetest.Suite{
 		Open: func(t *testing.T) objstore.Store {
 			dir := filepath.ToSlash(filepath.Join(t.TempDir(), "made", "on demand"))
-			s, err := objstore.Open(context.Background(), "file://"+dir)
+			s, err := objstore.Open(context.Background(), "file://"+dir, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

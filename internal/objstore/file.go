@@ -36,7 +36,7 @@ type fileStore struct {
 	link func(from, to string) error
 }
 
-func openFile(_ context.Context, rawURL string) (Store, error) {
+func openFile(_ context.Context, rawURL string, _ Settings) (Store, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		// The error repeats the URL, which may hold a password.

@@ -36,7 +36,7 @@ var mems = struct {
 	byName map[string]*Mem
 }{byName: map[string]*Mem{}}
 
-func openMem(_ context.Context, rawURL string) (Store, error) {
+func openMem(_ context.Context, rawURL string, _ Settings) (Store, error) {
 	name := strings.TrimPrefix(rawURL, "mem://")
 	if name == "" || strings.ContainsAny(name, "?#") {
 		return nil, configError(rawURL, "is not of the form mem://NAME")

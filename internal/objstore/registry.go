@@ -12,22 +12,18 @@ import (
 // registry is the only global of this package: the schemes that Open knows.
 var registry = struct {
 	sync.RWMutex
-	open map[string]OpenFunc
-}{open: map[string]OpenFunc{"file": openFile, "mem": openMem}}
-
-// An OpenFunc opens the store that rawURL names. It gets the URL unparsed:
-// access point ARNs in s3 URLs are nothing that net/url accepts.
-type OpenFunc = func(ctx context.Context, rawURL string) (Store, error)
+	schemes map[string]Scheme
+}{schemes: map[string]Scheme{"file": {Open: openFile}, "mem": {Open: openMem}}}
 
 // Register makes Open know a scheme. It panics if the scheme is taken, as two
 // packages then claim it.
-func Register(scheme string, open OpenFunc) {
+func Register(scheme string, s Scheme) {
 	registry.Lock()
 	defer registry.Unlock()
-	if _, dup := registry.open[scheme]; dup {
+	if _, dup := registry.schemes[scheme]; dup {
 		panic("objstore: scheme " + scheme + " registered twice")
 	}
-	registry.open[scheme] = open
+	registry.schemes[scheme] = s
 }
 
 // Schemes lists what Open knows, sorted.
@@ -35,7 +31,7 @@ func Schemes() []string {
 	registry.RLock()
 	defer registry.RUnlock()
 	var list []string
-	for s := range registry.open {
+	for s := range registry.schemes {
 		list = append(list, s)
 	}
 	slices.Sort(list)
@@ -44,17 +40,18 @@ func Schemes() []string {
 
 // Open opens the store named by rawURL: s3://bucket/path (if s3store is
 // imported), file:///directory, mem://name. Errors that wrap ErrConfig say what
-// is wrong with the URL; no error shows a password that was put into one.
-func Open(ctx context.Context, rawURL string) (Store, error) {
+// is wrong with the URL, or with a setting (a SettingError); no error shows a
+// password that was put into one.
+func Open(ctx context.Context, rawURL string, settings Settings) (Store, error) {
 	scheme, rest, ok := strings.Cut(rawURL, "://")
 	if !ok || scheme == "" || strings.ContainsAny(scheme, "/?#@ ") {
 		return nil, configError(rawURL, "is not a replica URL: expected s3://BUCKET/PATH or file:///DIRECTORY")
 	}
 	scheme = strings.ToLower(scheme)
 	registry.RLock()
-	open := registry.open[scheme]
+	s, ok := registry.schemes[scheme]
 	registry.RUnlock()
-	if open == nil {
+	if !ok {
 		hint := "known: " + strings.Join(Schemes(), ", ")
 		if scheme == "s3" {
 			hint += `; a Go program adds s3 with: import _ "github.com/outwash/outwash/s3store"`
@@ -65,7 +62,12 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 		return nil, configError(rawURL, "contains a user name or password, which would end up in logs and process lists: "+
 			"give credentials by the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a profile")
 	}
-	return open(ctx, scheme+"://"+rest)
+	for name := range settings {
+		if !slices.ContainsFunc(s.Settings, func(k Setting) bool { return k.Name == name }) {
+			return nil, &SettingError{name, fmt.Errorf("objstore: %s:// stores have no setting %q: %w", scheme, name, ErrConfig)}
+		}
+	}
+	return s.Open(ctx, scheme+"://"+rest, settings)
 }
 
 // HasUserinfo reports whether an authority in rawURL, or in one of its

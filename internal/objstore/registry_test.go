@@ -35,7 +35,7 @@ func TestOpenErrors(t *testing.T) {
 		{"file://user:hunter2@host/%zz", "user name or password"},
 		{"file:///a%zz?secret=hunter2", "can't be parsed"},
 	} {
-		_, err := objstore.Open(context.Background(), tt.url)
+		_, err := objstore.Open(context.Background(), tt.url, nil)
 		if !errors.Is(err, objstore.ErrConfig) {
 			t.Errorf("%q: %v, want ErrConfig", tt.url, err)
 			continue
@@ -56,7 +56,7 @@ func TestOpenFile(t *testing.T) {
 		{"FILE://" + dir + "/", "file://" + dir},
 		{"file://localhost" + dir + "/a%20b@c/", "file://" + dir + "/a%20b@c"},
 	} {
-		s, err := objstore.Open(context.Background(), tt.url)
+		s, err := objstore.Open(context.Background(), tt.url, nil)
 		if err != nil {
 			t.Errorf("%q: %v", tt.url, err)
 		} else if s.String() != tt.want {
@@ -67,12 +67,12 @@ func TestOpenFile(t *testing.T) {
 
 func TestMemIsSharedByName(t *testing.T) {
 	ctx := context.Background()
-	a, err := objstore.Open(ctx, "mem://TestMemIsSharedByName/a")
+	a, err := objstore.Open(ctx, "mem://TestMemIsSharedByName/a", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, _ := objstore.Open(ctx, "mem://TestMemIsSharedByName/b")
-	again, _ := objstore.Open(ctx, "mem://TestMemIsSharedByName/a")
+	b, _ := objstore.Open(ctx, "mem://TestMemIsSharedByName/b", nil)
+	again, _ := objstore.Open(ctx, "mem://TestMemIsSharedByName/a", nil)
 	if err := a.Create(ctx, "k", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -90,5 +90,5 @@ func TestRegisterTwicePanics(t *testing.T) {
 			t.Error("no panic")
 		}
 	}()
-	objstore.Register("file", nil)
+	objstore.Register("file", objstore.Scheme{})
 }
