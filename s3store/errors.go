@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
@@ -25,7 +26,8 @@ type facts struct {
 	code    string
 	message string
 	request string
-	region  string // where the bucket is, if the response told
+	region  string        // where the bucket is, if the response told
+	after   time.Duration // how long the server wants to be left alone
 }
 
 func factsOf(err error) facts {
@@ -38,7 +40,8 @@ func factsOf(err error) facts {
 	if errors.As(err, &resp) && resp.HTTPResponse() != nil && resp.HTTPResponse().Response != nil {
 		r := resp.HTTPResponse()
 		f.status = r.StatusCode
-		f.region = r.Header.Get("X-Amz-Bucket-Region")
+		f.region = r.Header.Get(regionHeader)
+		f.after = retryAfter(r.StatusCode, r.Header)
 		f.request = r.Header.Get("X-Amz-Request-Id")
 	}
 	return f
@@ -119,12 +122,8 @@ func (s *store) judge(err error) verdict {
 		return judgeConnection(err)
 	}
 	v := judgeResponse(f)
-	if f.region != "" && f.region != s.regionInForce() && (v.kind == objstore.ErrConfig || f.status == http.StatusMovedPermanently) {
-		v.remedy = fmt.Sprintf("the bucket is in region %s: set ?region=%s or AWS_REGION", f.region, f.region)
-		if s.t.Endpoint == "" && !s.t.regionGiven && !s.t.AccessPoint {
-			s.region.Store(&f.region)
-			v.once = "region"
-		}
+	if wrongRegion(f) && isHostLabel(f.region) && f.region != s.regionInForce() {
+		v = verdict{kind: objstore.ErrConfig, remedy: fmt.Sprintf("the bucket is in region %s, the request was for %s: set ?region=%s or AWS_REGION", f.region, s.regionInForce(), f.region)}
 	}
 	if v.once == "credentials" {
 		if cache, ok := s.creds.(*aws.CredentialsCache); ok {
@@ -133,13 +132,6 @@ func (s *store) judge(err error) verdict {
 	}
 	// The SDK has noted the difference of the clocks from the response's Date.
 	return v
-}
-
-func (s *store) regionInForce() string {
-	if r := s.region.Load(); r != nil {
-		return *r
-	}
-	return s.t.Region
 }
 
 func judgeResponse(f facts) verdict {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/url"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -22,7 +23,7 @@ const deleteBatch = 1000
 func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
 	return func(yield func(objstore.Info, error) bool) {
 		base := s.fullKey("") // ends in a slash, or is empty
-		in := &s3.ListObjectsV2Input{Bucket: &s.t.Bucket, Prefix: aws.String(base + prefix)}
+		in := &s3.ListObjectsV2Input{Bucket: &s.t.Bucket, Prefix: aws.String(base + prefix), EncodingType: types.EncodingTypeUrl}
 		if after != "" {
 			in.StartAfter = aws.String(base + after)
 		}
@@ -42,7 +43,7 @@ func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 				return
 			}
 			for _, o := range out.Contents {
-				key, ok := strings.CutPrefix(aws.ToString(o.Key), base)
+				key, ok := strings.CutPrefix(listed(aws.ToString(o.Key), out.EncodingType, base+prefix), base)
 				if !ok || key == "" || key <= after {
 					continue // a "directory"; a server that ignores StartAfter
 				}
@@ -67,6 +68,22 @@ func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 			in.ContinuationToken = out.NextContinuationToken
 		}
 	}
+}
+
+// listed is a key as it is, from one in a listing. Listings are asked for with
+// encoding-type=url, since XML can't carry every character that a key can have, and
+// one such object would make all others unreadable (API Reference, ListObjectsV2).
+// The encoding is that of forms: a space is a plus. A server that says url and
+// doesn't mean it is known by the prefix, if there is something to encode in it.
+func listed(key string, encoding types.EncodingType, prefix string) string {
+	if encoding != types.EncodingTypeUrl {
+		return key
+	}
+	plain, err := url.QueryUnescape(key)
+	if err != nil || !strings.HasPrefix(plain, prefix) && strings.HasPrefix(key, prefix) {
+		return key
+	}
+	return plain
 }
 
 // Delete implements objstore.Store. A single key takes DeleteObject, which every

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
 	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/internal/versitygw"
 )
 
 func listing(keys string, more string) string {
@@ -118,4 +122,83 @@ func TestDeletePartly(t *testing.T) {
 		t.Errorf("after %d requests: %v", n, err)
 	}
 	checkText(t, "delete", err)
+}
+
+func TestListed(t *testing.T) {
+	for _, tt := range []struct{ key, encoding, prefix, want string }{
+		{"path/log/1", "", "path/", "path/log/1"},
+		{"path/a%2Bb", "", "path/", "path/a%2Bb"},
+		{"path/log/1", "url", "path/", "path/log/1"},
+		{"path/a%2Bb+c%0Ad%25", "url", "path/", "path/a+b c\nd%"},
+		{"path%2Fa", "url", "path/", "path/a"},
+		{"a%2Bb/x%2By", "url", "a+b/", "a+b/x+y"},
+		{"a+b/x", "url", "a+b/", "a+b/x"},       // says url, means nothing
+		{"a%20b/x", "url", "a%20b/", "a%20b/x"}, // the same
+		{"path/100%", "url", "path/", "path/100%"},
+	} {
+		if got := listed(tt.key, types.EncodingType(tt.encoding), tt.prefix); got != tt.want {
+			t.Errorf("%+v: %q", tt, got)
+		}
+	}
+}
+
+// An object whose key XML can't carry is no reason why others can't be listed.
+func TestListEncoding(t *testing.T) {
+	for _, encodes := range []bool{true, false} {
+		testEnv(t)
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			q := r.URL.Query()
+			if q.Get("encoding-type") != "url" || q.Get("prefix") != "a+b%20c/" {
+				t.Errorf("asked %s", r.URL.RawQuery)
+			}
+			keys := "a+b%20c/log/1 a+b%20c/x+y"
+			if encodes {
+				keys = "a%2Bb%2520c/log/1 a%2Bb%2520c/x%01%2By+z"
+			}
+			reply := listing(keys, "")
+			if encodes {
+				reply = strings.Replace(reply, "<ListBucketResult>", "<ListBucketResult><EncodingType>url</EncodingType>", 1)
+			}
+			_, _ = io.WriteString(w, reply)
+		}))
+		defer srv.Close()
+		s := openTest(t, "s3://bucket/a+b%20c?endpoint="+srv.URL)
+		var keys []string
+		for info, err := range s.List(t.Context(), "", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys = append(keys, info.Key)
+		}
+		want := "[log/1 x+y]"
+		if encodes {
+			want = "[log/1 x\x01+y z]"
+		}
+		if fmt.Sprint(keys) != want {
+			t.Errorf("%q, want %q", keys, want)
+		}
+	}
+}
+
+// A path with characters that URLs and forms treat specially is one like others.
+func TestOddPath(t *testing.T) {
+	gw := versitygw.Start(t)
+	for _, path := range []string{"a+b", "a b%20c", "ä/100%", "a&b=c"} {
+		s := openTest(t, "s3://bucket/"+path+"?endpoint="+gw.Endpoint)
+		if err := s.Create(t.Context(), "log/1", []byte("x")); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		n := 0
+		for info, err := range s.List(t.Context(), "log/", "") {
+			if n++; err != nil || info.Key != "log/1" {
+				t.Errorf("%s: listed %q, %v", path, info.Key, err)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s: %d objects", path, n)
+		}
+		if err := s.Delete(t.Context(), "log/1", "log/2"); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
 }

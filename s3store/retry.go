@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -107,11 +109,13 @@ func (s *store) retry(ctx context.Context, op, key string, f func(*attempt) erro
 
 func (s *store) retryWithin(ctx context.Context, op, key string, limit time.Duration, f func(*attempt) error) error {
 	once := map[string]bool{} // what can be put right by a second attempt, but only once
+	var last error            // why the attempt before failed
 	for n := 1; ; n++ {
 		if err := ctx.Err(); err != nil {
-			return s.fail(op, key, err)
+			return s.cutShort(op, key, err, last)
 		}
 		a := newAttempt(ctx, limit)
+		region := s.regionInForce()
 		err := s.authorized(a, f)
 		if err == nil {
 			if !a.kept {
@@ -120,11 +124,16 @@ func (s *store) retryWithin(ctx context.Context, op, key string, limit time.Dura
 			return nil
 		}
 		err = a.cause(err)
+		follow := !once["region"] && ctx.Err() == nil && s.follow(a.ctx, region, factsOf(err))
 		a.close()
 		if cerr := ctx.Err(); cerr != nil {
-			return s.fail(op, key, cerr)
+			return s.cutShort(op, key, cerr, last)
 		}
+		last = err
 		v := s.judge(err)
+		if follow {
+			v.retry, v.once = false, "region"
+		}
 		switch {
 		case v.retry:
 		case v.once != "" && !once[v.once]:
@@ -137,10 +146,49 @@ func (s *store) retryWithin(ctx context.Context, op, key string, limit time.Dura
 		if n >= s.opts.Attempts {
 			return s.fail(op, key, &exhausted{n, withoutContext(err)})
 		}
-		if err := s.pause(ctx, backoff(n)); err != nil {
-			return s.fail(op, key, err)
+		if err := s.pause(ctx, max(backoff(n), min(factsOf(err).after, maxRetryAfter))); err != nil {
+			return s.cutShort(op, key, err, last)
 		}
 	}
+}
+
+// cutShort is the error of an operation whose time was over, or which was
+// cancelled. Why it took so long is what people need to know.
+func (s *store) cutShort(op, key string, cerr, last error) error {
+	err := s.fail(op, key, cerr)
+	if last == nil {
+		if errors.Is(cerr, context.DeadlineExceeded) {
+			err = &storeError{err.Error() + ": no answer until then", []error{err}}
+		}
+		return err
+	}
+	last = withoutContext(last)
+	return &storeError{err.Error() + ": before that: " + describe(last), []error{err, last}}
+}
+
+// maxRetryAfter is how long a server may keep us away at a time: less than what
+// the engine gives an attempt, which else would end without having asked again.
+const maxRetryAfter = 20 * time.Second
+
+// retryAfter reads the header of that name: seconds, or a date, which counts from
+// the server's own (RFC 9110, 10.2.3; for 429: RFC 6585, 4).
+func retryAfter(status int, h http.Header) time.Duration {
+	v := h.Get("Retry-After")
+	if v == "" || status != http.StatusServiceUnavailable && status != http.StatusTooManyRequests {
+		return 0
+	}
+	if n, err := strconv.Atoi(v); err == nil {
+		return time.Duration(min(max(n, 0), 1<<20)) * time.Second
+	}
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return max(0, at.Sub(now))
 }
 
 // authorized calls f after making sure that there are credentials. Asked for

@@ -231,6 +231,7 @@ func newStore(cfg aws.Config, t Target, opts Options) (*store, error) {
 		// end, and does not retry 409 and bare 429.
 		o.Retryer = aws.NopRetryer{}
 		o.RetryMaxAttempts = 0
+		o.APIOptions = append(o.APIOptions, tellRegion)
 		s.creds = o.Credentials
 	})
 	if err != nil {
