@@ -109,14 +109,23 @@ func (d *DB) resume(ctx context.Context, tail local.Tail) error {
 		return nil // only the spool is left
 	}
 	r := &since{from: s, found: f}
-	if tail.Pages != nil {
+	if tail.Pages != nil || tail.Commit == 0 { // of nothing, no page needs to be asked for
 		t, err := pagesAfter(tail, f.entries)
 		if err != nil {
 			return err
 		}
 		r.base = &t
 	}
-	return d.rebase(ctx, r)
+	err := d.rebase(ctx, r)
+	if tail.Commit == 0 && errors.Is(err, local.ErrDamaged) {
+		// There is nothing to restore in the database's place: it is taken over as it
+		// is, behind what the spool has, like any that comes to an empty line. The
+		// note keeps its log from being the proof again.
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return errors.Join(fmt.Errorf("%w: %w", err, local.ErrChanged), d.notePending())
+	}
+	return err
 }
 
 // rule says which pages of the database a rebase emits, and as what.
