@@ -184,3 +184,67 @@ func TestRestoredTooEarly(t *testing.T) {
 		})
 	}
 }
+
+// Who makes the database from the replica in order to go on claims the line before
+// anything is committed, so that no commit of it comes too late: also the process
+// that finds what one has made that died before its claim.
+func TestRestoredAndDiedBeforeClaim(t *testing.T) {
+	for _, extended := range []bool{false, true} {
+		t.Run(fmt.Sprint("extended=", extended), func(t *testing.T) {
+			other := newMachine(t, objstore.NewMem(), 3)
+			o := other.open()
+			other.m.commit()
+			o.sync(t)
+			mc := newMachine(t, other.store, 4)
+			restores := 0
+			auto := withRestore(func(Tail) error {
+				restores++
+				mc.m.mu.Lock()
+				defer mc.m.mu.Unlock()
+				mc.m.cur, mc.m.file = other.m.cur, fmt.Sprint("restored", restores)
+				return nil
+			})
+			p := mc.open(auto, func(o *EngineOptions) {
+				o.Failpoint = func(name string) error {
+					if name == "claim-before" {
+						return errors.New("killed")
+					}
+					return nil
+				}
+			})
+			if err := p.wait(t); err == nil || restores != 1 {
+				t.Fatalf("%v, restored %d times", err, restores)
+			}
+			p.kill()
+			if extended {
+				other.m.commit()
+				o.sync(t)
+			}
+			segments := len(walk(t, mc.store))
+			p = mc.open(auto)
+			if err := p.wait(t); err != nil || restores > 2 || extended != (restores == 2) {
+				t.Fatalf("%v, restored %d times", err, restores)
+			}
+			if n := len(walk(t, mc.store)) - segments; n != 1 {
+				t.Fatalf("%d segments were written, expected a claim", n)
+			}
+			other.m.commit()
+			if _, err := o.Sync(within(t)); !errors.Is(err, ErrFenced) {
+				t.Errorf("the writer before: %v", err)
+			}
+			mc.m.states[mc.m.cur.sum] = mc.m.cur
+			mc.m.commit()
+			p.sync(t)
+			p.close(t)
+			mc.checkNewest()
+			o.kill()
+
+			segments = len(walk(t, mc.store))
+			p = mc.open(auto)
+			if err := p.wait(t); err != nil || len(walk(t, mc.store)) != segments {
+				t.Errorf("opened again: %v, %d segments were written", err, len(walk(t, mc.store))-segments)
+			}
+			p.close(t)
+		})
+	}
+}

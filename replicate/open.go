@@ -179,6 +179,7 @@ func (e *Engine) bind(act action, s situation) error {
 	short := s.evidence.Proof == "wal" || s.evidence.Proof == "spool"
 	e.verify = act == actContinue && short && s.end.Commit > 0 && (s.boot == "" || s.lineage.Noted.Boot != s.boot)
 	e.early = act == actRepair || act == actContinue && short && !e.verify && s.repairable()
+	e.taken = act == actContinue && s.end.Commit > 0 && s.ours() && s.lineage.Made(s.evidence.Identity) && !s.lineage.Known(s.end.Session)
 	if act == actRestore {
 		return nil
 	}
@@ -283,13 +284,14 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 	// The application needn't wait for what takes a while, where nothing can come
 	// of it that refuses the database: at worst another comparison, and a repair.
 	// One that takes another's place may have to be put into WAL mode first.
-	if act == actAdopt || e.early && e.restored == 0 {
+	takes := e.restored > 0 || e.taken
+	if act == actAdopt || e.early && !takes {
 		e.decide()
 	}
 	if again, err := e.beginSource(ctx, starts[act]); again || err != nil {
 		return again, err
 	}
-	if e.restored > 0 {
+	if takes {
 		// Whoever had the database before learns it at the next commit, and this
 		// one, before it accepts any, whether it came too late.
 		switch err := e.claim(ctx, e.end.PageSize); {

@@ -73,6 +73,12 @@ func (l *Lineage) KnowsFile(file string) bool {
 	return file != "" && (file == l.File || file == l.Durable.File || file == l.Noted.File)
 }
 
+// Made reports whether the file with this identity is taken up, made from the
+// replica say, and no session has noted a position of it.
+func (l *Lineage) Made(file string) bool {
+	return file != "" && file == l.File && file != l.Durable.File && file != l.Noted.File
+}
+
 // OtherFile reports whether the file with this identity is certainly not the one
 // that the sessions replicated.
 func (l *Lineage) OtherFile(file string) bool {
