@@ -2,13 +2,12 @@ package s3store
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 
@@ -19,8 +18,9 @@ import (
 	"github.com/outwash/outwash/internal/objstore"
 )
 
-// facts is what a response said. Types of the SDK's model are not looked at: the
-// same failure has another type in every operation, and none at other servers.
+// facts is what a response said, and to which request. Types of the SDK's model
+// are not looked at: the same failure has another type in every operation, and none
+// at other servers.
 type facts struct {
 	status  int // 0: there was no response
 	code    string
@@ -28,6 +28,12 @@ type facts struct {
 	request string
 	region  string        // where the bucket is, if the response told
 	after   time.Duration // how long the server wants to be left alone
+
+	operation string    // the SDK's name: PutObject
+	date      time.Time // the server's clock
+	sent      time.Time // this machine's clock, as the request had it
+	// notAWSKey: the access key has not the form of AWS's.
+	notAWSKey bool
 }
 
 func factsOf(err error) facts {
@@ -36,6 +42,12 @@ func factsOf(err error) facts {
 	if errors.As(err, &api) {
 		f.code, f.message = api.ErrorCode(), api.ErrorMessage()
 	}
+	var op *smithy.OperationError
+	if errors.As(err, &op) {
+		f.operation = op.OperationName
+	} else if errors.As(err, new(*keyError)) {
+		f.operation = "DeleteObjects"
+	}
 	var resp interface{ HTTPResponse() *smithyhttp.Response }
 	if errors.As(err, &resp) && resp.HTTPResponse() != nil && resp.HTTPResponse().Response != nil {
 		r := resp.HTTPResponse()
@@ -43,64 +55,30 @@ func factsOf(err error) facts {
 		f.region = r.Header.Get(regionHeader)
 		f.after = retryAfter(r.StatusCode, r.Header)
 		f.request = r.Header.Get("X-Amz-Request-Id")
+		f.date, _ = http.ParseTime(r.Header.Get("Date"))
+		if r.Request != nil {
+			f.sent, _ = time.Parse("20060102T150405Z", r.Request.Header.Get("X-Amz-Date"))
+			_, credential, ok := strings.Cut(r.Request.Header.Get("Authorization"), "Credential=")
+			key, _, _ := strings.Cut(credential, "/")
+			f.notAWSKey = ok && !awsKey.MatchString(key)
+		}
 	}
 	return f
 }
 
+// awsKey is the form of AWS's access keys: of users, and of sessions (IAM User
+// Guide, "IAM identifiers", unique identifiers).
+var awsKey = regexp.MustCompile(`^A[KS]IA[A-Z2-7]{16,}$`)
+
 // A verdict is what an error means.
 type verdict struct {
 	kind   error  // an error of objstore, or nil
+	cause  string // see Problem
 	remedy string // what it is and what to do, or ""
+	action string // that is not allowed, if that is the cause
 	retry  bool
 	// once names a cause that judge has just removed: worth one more attempt.
 	once string
-}
-
-const credentialsRemedy = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile"
-
-// byCode is what error codes mean that say more than their HTTP status.
-var byCode = map[string]verdict{
-	"NoSuchBucket":      {kind: objstore.ErrNoBucket, remedy: "create the bucket, or correct its name in the URL"},
-	"InvalidBucketName": {kind: objstore.ErrConfig, remedy: "the server does not accept the bucket's name"},
-	"NoSuchKey":         {kind: objstore.ErrNotExist},
-	"NotFound":          {kind: objstore.ErrNotExist},
-	"NoSuchUpload":      {kind: objstore.ErrNotExist, remedy: "the multipart upload was aborted by someone else (a lifecycle rule?)"},
-
-	"InvalidAccessKeyId":    {kind: objstore.ErrDenied, remedy: "the server does not know the access key: " + credentialsRemedy},
-	"XAdminUserNotFound":    {kind: objstore.ErrDenied, remedy: "the server does not know the access key: " + credentialsRemedy},
-	"SignatureDoesNotMatch": {kind: objstore.ErrDenied, remedy: "the secret key does not belong to the access key, or a proxy changes requests: " + credentialsRemedy},
-	"AccessDenied":          {kind: objstore.ErrDenied, remedy: "the credentials lack a permission: s3:GetObject, s3:PutObject, s3:DeleteObject on the path, s3:ListBucket on the bucket"},
-	"AllAccessDisabled":     {kind: objstore.ErrDenied, remedy: "the server has disabled all access to the bucket"},
-	"AccountProblem":        {kind: objstore.ErrDenied, remedy: "there is a problem with the AWS account"},
-	"InvalidToken":          {kind: objstore.ErrDenied, remedy: "the session token is malformed or not this access key's: check AWS_SESSION_TOKEN"},
-	"ExpiredToken":          {kind: objstore.ErrDenied, remedy: "the session token has expired: get new credentials", once: "credentials"},
-	"TokenRefreshRequired":  {kind: objstore.ErrDenied, remedy: "the session token has expired: get new credentials", once: "credentials"},
-	"RequestTimeTooSkewed":  {kind: objstore.ErrDenied, remedy: "this machine's clock and the server's differ by more than 15 minutes: set the clock", once: "clock"},
-	"RequestExpired":        {kind: objstore.ErrDenied, remedy: "this machine's clock and the server's differ by more than 15 minutes: set the clock", once: "clock"},
-
-	"PermanentRedirect":                {kind: objstore.ErrConfig, remedy: "the bucket is in another region, or must be addressed through another endpoint"},
-	"TemporaryRedirect":                {retry: true},
-	"AuthorizationHeaderMalformed":     {kind: objstore.ErrConfig, remedy: "the region is wrong for this bucket or server"},
-	"AuthorizationQueryParameterError": {kind: objstore.ErrConfig, remedy: "the region is wrong for this bucket or server"},
-	"IllegalLocationConstraint":        {kind: objstore.ErrConfig, remedy: "the region is wrong for this bucket or server"},
-
-	"EntityTooLarge":             {kind: objstore.ErrUnsupported, remedy: "the object is larger than the server takes"},
-	"EntityTooSmall":             {kind: objstore.ErrUnsupported, remedy: "the server wants larger parts: raise PartSize"},
-	"KeyTooLongError":            {kind: objstore.ErrConfig, remedy: "the path is too long"},
-	"NotImplemented":             {kind: objstore.ErrUnsupported, remedy: "the server lacks something that Outwash needs; for a create that is conditional writes (If-None-Match)"},
-	"MethodNotAllowed":           {kind: objstore.ErrUnsupported, remedy: "is the endpoint an S3 server, and its URL complete?"},
-	"InvalidObjectState":         {kind: objstore.ErrUnsupported, remedy: "the object was archived (Glacier): restore it first, and exclude the replica's path from such lifecycle rules"},
-	"PreconditionFailed":         {kind: objstore.ErrChanged},
-	"BadDigest":                  {retry: true}, // damaged on its way
-	"XAmzContentSHA256Mismatch":  {retry: true},
-	"IncompleteBody":             {retry: true},
-	"RequestTimeout":             {retry: true},
-	"SlowDown":                   {retry: true},
-	"Throttling":                 {retry: true},
-	"InternalError":              {retry: true},
-	"ServiceUnavailable":         {retry: true},
-	"OperationAborted":           {retry: true},
-	"ConditionalRequestConflict": {retry: true},
 }
 
 // judge says what err means, and removes its cause where it can.
@@ -115,15 +93,15 @@ func (s *store) judge(err error) verdict {
 		// The credentials' own server may be in trouble; instance metadata that
 		// does not answer, though, is a machine that has none.
 		if f.status == http.StatusTooManyRequests || f.status >= 500 || isNetError(err) && !strings.Contains(err.Error(), "EC2 IMDS") {
-			return verdict{retry: true, remedy: "credentials can't be fetched at the moment"}
+			return verdict{cause: "credentials-away", retry: true, remedy: "credentials can't be fetched at the moment"}
 		}
-		return verdict{kind: objstore.ErrDenied, remedy: "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"}
+		return verdict{cause: "no-credentials", kind: objstore.ErrDenied, remedy: "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"}
 	case f.status == 0 && f.code == "":
-		return judgeConnection(err)
+		return judgeConnection(err, s.t)
 	}
-	v := judgeResponse(f)
+	v := judgeResponse(f, s.t)
 	if wrongRegion(f) && isHostLabel(f.region) && f.region != s.regionInForce() {
-		v = verdict{kind: objstore.ErrConfig, remedy: fmt.Sprintf("the bucket is in region %s, the request was for %s: set ?region=%s or AWS_REGION", f.region, s.regionInForce(), f.region)}
+		v = verdict{cause: "region", kind: objstore.ErrConfig, remedy: fmt.Sprintf("the bucket is in region %s, the request was for %s: set ?region=%s or AWS_REGION", f.region, s.regionInForce(), f.region)}
 	}
 	if v.once == "credentials" {
 		if cache, ok := s.creds.(*aws.CredentialsCache); ok {
@@ -132,50 +110,6 @@ func (s *store) judge(err error) verdict {
 	}
 	// The SDK has noted the difference of the clocks from the response's Date.
 	return v
-}
-
-func judgeResponse(f facts) verdict {
-	if v, ok := byCode[f.code]; ok {
-		return v
-	}
-	switch f.status {
-	case http.StatusNotFound:
-		return verdict{kind: objstore.ErrNotExist}
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return verdict{kind: objstore.ErrDenied, remedy: "the server refuses without saying why: " + credentialsRemedy + ", their permissions, and this machine's clock"}
-	case http.StatusPreconditionFailed:
-		return verdict{kind: objstore.ErrChanged}
-	case http.StatusConflict, http.StatusTooManyRequests, http.StatusRequestTimeout:
-		return verdict{retry: true}
-	case http.StatusNotImplemented:
-		return byCode["NotImplemented"]
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return verdict{kind: objstore.ErrConfig, remedy: "the server redirects: correct the region or the endpoint"}
-	}
-	if f.status >= 400 && f.status < 500 {
-		return verdict{kind: objstore.ErrUnsupported, remedy: "the server does not accept the request"}
-	}
-	return verdict{retry: true} // 5xx, and errors within a 200
-}
-
-// judgeConnection: there was no response, or none that could be read.
-func judgeConnection(err error) verdict {
-	var verification *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var dns *net.DNSError
-	switch {
-	case errors.As(err, &verification), errors.As(err, &unknown), errors.As(err, &host):
-		return verdict{kind: objstore.ErrConfig, remedy: "the server's certificate is not trusted: name the file of your own CA in AWS_CA_BUNDLE, or correct the endpoint"}
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return verdict{kind: objstore.ErrConfig, remedy: "the server speaks http, not https: write endpoint=http://…"}
-	case errors.As(err, &dns) && dns.IsNotFound:
-		return verdict{retry: true, remedy: "the server's name can't be resolved: is the network up, is the endpoint or region right?"}
-	case errors.As(err, new(*smithy.SerializationError)), strings.Contains(err.Error(), "failed to resolve service endpoint"):
-		// Never sent: the SDK refuses to build the request.
-		return verdict{kind: objstore.ErrConfig, remedy: "the request can't be built from this URL and configuration"}
-	}
-	return verdict{retry: true}
 }
 
 func isNetError(err error) bool {
@@ -227,8 +161,48 @@ func (s *store) fail(op, key string, err error) error {
 	if v.remedy != "" {
 		fmt.Fprintf(&text, "%s: ", v.remedy)
 	}
-	text.WriteString(describe(err))
-	return &storeError{text.String(), errs}
+	said := describe(err)
+	text.WriteString(said)
+	f := factsOf(err)
+	return &failure{&storeError{text.String(), errs}, Problem{
+		Cause: v.cause, Remedy: v.remedy, Action: v.action, Said: said, Status: f.status, Code: f.code,
+	}}
+}
+
+// failure is a storeError that can be explained.
+type failure struct {
+	*storeError
+	problem Problem
+}
+
+func (f *failure) Unwrap() []error { return []error{f.storeError} }
+
+// A Problem is why a request failed, for those who show more of it than a line.
+type Problem struct {
+	// Cause is its name, which stays the same: "no-bucket", "denied-identity". ""
+	// is a cause that is not known.
+	Cause  string
+	Remedy string // what it is and what to do, "" if nothing is known
+	Action string // IAM's name of what is not allowed: s3:PutObject; or ""
+	Said   string // in the words of the server, or of the system
+	Status int    // of HTTP; 0: there was no response
+	Code   string // S3's
+}
+
+// Explain says why a request failed, if err is from a store of this package.
+func Explain(err error) (Problem, bool) {
+	var f *failure
+	if !errors.As(err, &f) {
+		return Problem{}, false
+	}
+	return f.problem, true
+}
+
+// ExplainConnection says why the server of t can't be reached, from an error of
+// package net, crypto/tls or net/http.
+func ExplainConnection(t Target, err error) Problem {
+	v := judgeConnection(err, t)
+	return Problem{Cause: v.cause, Remedy: v.remedy, Said: err.Error()}
 }
 
 // describe says what the server or the system said, without the SDK's frames.

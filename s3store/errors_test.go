@@ -71,7 +71,7 @@ func TestErrorTexts(t *testing.T) {
 		{403, "InvalidAccessKeyId", objstore.ErrDenied, "AWS_ACCESS_KEY_ID"},
 		{404, "XAdminUserNotFound", objstore.ErrDenied, "AWS_ACCESS_KEY_ID"},
 		{403, "SignatureDoesNotMatch", objstore.ErrDenied, "the secret key does not belong to the access key"},
-		{403, "AccessDenied", objstore.ErrDenied, "s3:ListBucket"},
+		{403, "AccessDenied", objstore.ErrDenied, "the credentials lack a permission: s3:"},
 		{403, "RequestTimeTooSkewed", objstore.ErrDenied, "set the clock"},
 		{400, "ExpiredToken", objstore.ErrDenied, "get new credentials"},
 		{403, "", objstore.ErrDenied, "without saying why"},
