@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -31,18 +30,18 @@ type Target struct {
 	checksumsRequired bool
 }
 
-// settings are what URLs and configuration files may say.
-var settings = []objstore.Setting{
-	{Name: "endpoint", Doc: "server, if it is not AWS"},
-	{Name: "force-path-style", Doc: "true: https://server/bucket/key; false: https://bucket.server/key"},
-	{Name: "region", Doc: "the bucket's region"},
+// An address is what a URL and the settings beside it say: where the objects are,
+// as far as that is known without the environment, and how to deal with them.
+type address struct {
+	Target
+	wishes wishes
 }
 
 // parseURL reads an s3 URL and the settings beside it. It is a pure function:
 // settle adds what the environment says.
-func parseURL(rawURL string, given objstore.Settings) (Target, error) {
-	fail := func(format string, args ...any) (Target, error) {
-		return Target{}, fmt.Errorf("s3store: %q: %w: "+format,
+func parseURL(rawURL string, given objstore.Settings) (address, error) {
+	fail := func(format string, args ...any) (address, error) {
+		return address{}, fmt.Errorf("s3store: %q: %w: "+format,
 			append([]any{objstore.Redact(rawURL), objstore.ErrConfig}, args...)...)
 	}
 	rest, ok := strings.CutPrefix(rawURL, "s3://")
@@ -61,7 +60,7 @@ func parseURL(rawURL string, given objstore.Settings) (Target, error) {
 	var err error
 	if strings.HasPrefix(rest, "arn:") {
 		if t, path, err = parseARN(rest); err != nil {
-			return Target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
+			return address{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
 		}
 	} else {
 		t.Bucket, path, _ = strings.Cut(rest, "/")
@@ -69,62 +68,30 @@ func parseURL(rawURL string, given objstore.Settings) (Target, error) {
 			return fail("a bucket was expected where %q stands; a server is named by ?endpoint=HOST:PORT", t.Bucket)
 		}
 		if err := checkBucket(t.Bucket); err != nil {
-			return Target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
+			return address{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
 		}
 	}
 	if t.Prefix, err = cleanPrefix(path); err != nil {
-		return Target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
+		return address{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
 	}
 
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return fail("the parameters can't be parsed (is a %% not followed by two hex digits, or a ; between them?)")
+	a := address{Target: t}
+	if a.wishes, err = parseSettings(objstore.Redact(rawURL), query, given); err != nil {
+		return address{}, err
 	}
-	for name, list := range values {
-		if !slices.ContainsFunc(settings, func(s objstore.Setting) bool { return s.Name == name && !s.Secret }) {
-			return fail("unknown parameter %q (known: %s)", name, parameters())
-		}
-		if len(list) > 1 {
-			return fail("parameter %q is given %d times", name, len(list))
-		}
-		if list[0] == "" {
-			return fail("parameter %q has no value", name)
-		}
-	}
-	for name, value := range given {
-		if value != "" && !values.Has(name) {
-			values.Set(name, value)
-		}
-	}
-	if r := values.Get("region"); r != "" {
-		if !isHostLabel(r) {
-			return fail("region %q is not a region's name, like eu-central-1", r)
-		}
-		t.Region, t.regionGiven = r, true
-	}
-	if v := values.Get("force-path-style"); v != "" {
-		if t.PathStyle, err = strconv.ParseBool(v); err != nil {
-			return fail("force-path-style is %q, must be true or false", v)
-		}
-		t.styleGiven = true
-	}
-	if v := values.Get("endpoint"); v != "" {
-		if t.Endpoint, err = cleanEndpoint(v); err != nil {
-			return Target{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
-		}
-	}
-	return t, nil
+	return a.apply(), nil
 }
 
-// parameters are the names of what may stand in a URL.
-func parameters() string {
-	var names []string
-	for _, s := range settings {
-		if !s.Secret {
-			names = append(names, s.Name)
-		}
+// apply enters what the settings say of the target.
+func (a address) apply() address {
+	if a.wishes.region != "" {
+		a.Region, a.regionGiven = a.wishes.region, true
 	}
-	return strings.Join(names, ", ")
+	if a.wishes.pathStyle != nil {
+		a.PathStyle, a.styleGiven = *a.wishes.pathStyle, true
+	}
+	a.Endpoint = a.wishes.endpoint
+	return a
 }
 
 // settle fills in what t leaves open, from the endpoint and region in force.
@@ -133,7 +100,7 @@ func (t Target) settle(endpoint, region string) (Target, error) {
 	t.Endpoint = ""
 	if endpoint != "" {
 		if t.Endpoint, err = cleanEndpoint(endpoint); err != nil {
-			return t, fmt.Errorf("s3store: %w", err)
+			return t, fmt.Errorf("s3store: %w: endpoint %w", objstore.ErrConfig, err)
 		}
 	}
 	t.checksumsRequired = t.Endpoint != ""
@@ -219,7 +186,7 @@ func cleanPrefix(path string) (string, error) {
 // cleanEndpoint completes an endpoint to a URL that the SDK takes.
 func cleanEndpoint(s string) (string, error) {
 	bad := func(what string) error {
-		return fmt.Errorf("%w: endpoint %q %s", objstore.ErrConfig, objstore.Redact(s), what)
+		return fmt.Errorf("%q %s", objstore.Redact(s), what)
 	}
 	full := s
 	if !strings.Contains(full, "://") {

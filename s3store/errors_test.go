@@ -371,7 +371,7 @@ func TestNewErrors(t *testing.T) {
 		{"bucket--x-s3", "", Options{}, objstore.ErrUnsupported},
 		{"bucket", "", Options{PartSize: 1}, objstore.ErrConfig},
 		{"arn:aws:s3:us-east-2:123456789012:accesspoint/myap/x", "", Options{}, objstore.ErrConfig},
-		{"arn:aws:s3:us-east-2:123456789012:accesspoint/myap", "", Options{ForcePathStyle: true}, objstore.ErrConfig},
+		{"arn:aws:s3:us-east-2:123456789012:accesspoint/myap", "", Options{Settings: map[string]string{"force-path-style": "true"}}, objstore.ErrConfig},
 	} {
 		_, err := New(aws.Config{}, tt.bucket, tt.prefix, tt.opts)
 		if !errors.Is(err, tt.kind) {

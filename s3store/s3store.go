@@ -55,6 +55,7 @@ package s3store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -64,6 +65,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/outwash/outwash/internal/objstore"
@@ -93,8 +95,9 @@ type Options struct {
 	// StallTimeout is how long the body of a response may stop flowing before
 	// the rest is asked for anew. Default 30 s.
 	StallTimeout time.Duration
-	// ForcePathStyle is the URL parameter force-path-style=true.
-	ForcePathStyle bool
+	// Settings are by name what URLs and configuration files may say (see the
+	// package documentation), credentials among it.
+	Settings map[string]string
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -141,20 +144,29 @@ func Locate(ctx context.Context, rawURL string, settings objstore.Settings) (Tar
 }
 
 func open(ctx context.Context, rawURL string, settings objstore.Settings) (*store, error) {
-	t, err := parseURL(rawURL, settings)
+	a, err := parseURL(rawURL, settings)
 	if err != nil {
 		return nil, err
 	}
+	var opts []func(*config.LoadOptions) error
+	if a.wishes.profile != "" {
+		opts = append(opts, config.WithSharedConfigProfile(a.wishes.profile))
+	}
 	// No HTTP client of our own: where AWS_CA_BUNDLE is set, the SDK accepts only
 	// its own kind.
-	cfg, err := config.LoadDefaultConfig(ctx)
+	cfg, err := config.LoadDefaultConfig(ctx, opts...)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("s3store: %w", err)
 		}
+		var none config.SharedConfigProfileNotExistError
+		if errors.As(err, &none) && a.wishes.profile != "" {
+			return nil, &objstore.SettingError{Name: "profile", Err: fmt.Errorf("s3store: %q: %w: profile %q is in no AWS configuration file (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE): %w",
+				objstore.Redact(rawURL), objstore.ErrConfig, a.wishes.profile, err)}
+		}
 		return nil, fmt.Errorf("s3store: AWS configuration (environment, shared configuration files): %w: %w", objstore.ErrConfig, err)
 	}
-	return newStore(cfg, t, Options{})
+	return newStore(cfg, a, Options{})
 }
 
 // New returns a store for programs that have an aws.Config: bucket is a name or
@@ -181,10 +193,14 @@ func New(cfg aws.Config, bucket, prefix string, opts Options) (objstore.Store, e
 	if t.Prefix, err = cleanPrefix(prefix); err != nil {
 		return nil, fmt.Errorf("s3store: prefix %q: %w", prefix, err)
 	}
-	if opts.ForcePathStyle {
-		t.PathStyle, t.styleGiven = true, true
+	a := address{Target: t}
+	if a.wishes, err = parseSettings(bucket, "", opts.Settings); err != nil {
+		return nil, err
 	}
-	return newStore(cfg, t, opts)
+	if a.wishes.profile != "" {
+		return nil, &objstore.SettingError{Name: "profile", Err: fmt.Errorf("s3store: %w: profile: the aws.Config has been loaded already: use config.WithSharedConfigProfile", objstore.ErrConfig)}
+	}
+	return newStore(cfg, a.apply(), opts)
 }
 
 // store implements objstore.Store.
@@ -199,11 +215,21 @@ type store struct {
 	pause func(context.Context, time.Duration) error
 }
 
-func newStore(cfg aws.Config, t Target, opts Options) (*store, error) {
+func newStore(cfg aws.Config, a address, opts Options) (*store, error) {
+	if err := a.wishes.readKey(); err != nil {
+		return nil, err
+	}
+	if a.wishes.partSize != 0 {
+		opts.PartSize = a.wishes.partSize
+	}
+	if a.wishes.concurrency != 0 {
+		opts.Concurrency = a.wishes.concurrency
+	}
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	t := a.Target
 	s := &store{opts: opts, pause: sleep}
 	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
 		endpoint := t.Endpoint
@@ -232,6 +258,9 @@ func newStore(cfg aws.Config, t Target, opts Options) (*store, error) {
 		o.Retryer = aws.NopRetryer{}
 		o.RetryMaxAttempts = 0
 		o.APIOptions = append(o.APIOptions, tellRegion)
+		if w := a.wishes; w.keyID != "" {
+			o.Credentials = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(w.keyID, w.secretKey, w.token))
+		}
 		s.creds = o.Credentials
 	})
 	if err != nil {

@@ -21,6 +21,8 @@ const (
 	minPart  = 5 << 20 // of all parts but the last
 	maxPart  = 5 << 30
 	maxParts = 10_000
+	// maxConcurrency keeps a typing error from costing all memory.
+	maxConcurrency = 1000
 	// hintParts leaves room for a hint that was a little low.
 	hintParts = 9_000
 	// cleanupTime is how long a failed upload is cleaned up after. It has a time of
