@@ -96,6 +96,7 @@ func (e *Engine) claimDone(ctx context.Context, o *segment.Object) error {
 	e.end.advance(o)
 	e.claimed = true
 	e.noteEnd(1, o.Size)
+	e.sweep(ctx)
 	return e.noteLineage()
 }
 

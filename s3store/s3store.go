@@ -30,9 +30,9 @@
 //
 // # What it needs
 //
-// Permissions: s3:GetObject, s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload
-// on BUCKET/PATH/*, s3:ListBucket on BUCKET. Without s3:ListBucket S3 answers
-// "forbidden" for objects that do not exist.
+// Permissions: s3:GetObject, s3:PutObject, s3:DeleteObject on BUCKET/PATH/*,
+// s3:ListBucket on BUCKET. Without s3:ListBucket S3 answers "forbidden" for objects
+// that do not exist. The bucket's region is found without s3:GetBucketLocation.
 //
 // Conditional writes (If-None-Match: * on PUT): AWS, MinIO, R2, versitygw and
 // others have them. Backblaze B2 refuses them (ErrUnsupported), some servers
@@ -45,10 +45,15 @@
 // and are refused.
 //
 // A crash in the middle of a large upload leaves its parts in the bucket, unseen
-// by listings. A lifecycle rule AbortIncompleteMultipartUpload removes them.
+// by listings. The first session that writes later aborts those that are older
+// than a day, if it may: s3:ListBucketMultipartUploads on BUCKET,
+// s3:AbortMultipartUpload on BUCKET/PATH/*. A lifecycle rule of the bucket,
+// AbortIncompleteMultipartUpload, does the same without any permission (and for
+// MinIO, which lists uploads of one key only, and removes them by itself).
 //
 // Sources: Amazon S3 API Reference, actions PutObject, CreateMultipartUpload,
-// UploadPart, CompleteMultipartUpload, GetObject, ListObjectsV2, DeleteObjects,
+// UploadPart, CompleteMultipartUpload, ListMultipartUploads, AbortMultipartUpload,
+// GetObject, ListObjectsV2, DeleteObjects, HeadBucket,
 // and "Error responses"; S3 User Guide, "Conditional requests" and
 // "Referencing access points".
 package s3store

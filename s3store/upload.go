@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -166,7 +165,7 @@ func (u *upload) run(ctx context.Context, first []byte, r io.Reader) (int64, err
 		return size, nil
 	}
 	u.cleanup(ctx, func(ctx context.Context) error {
-		u.abort(ctx)
+		_ = u.abortUpload(ctx, u.key, u.id)
 		if !completing {
 			return nil
 		}
@@ -293,17 +292,5 @@ func (u *upload) complete(ctx context.Context, size int64) error {
 			return err
 		}
 		return nil
-	})
-}
-
-func (u *upload) abort(ctx context.Context) {
-	_ = u.retry(ctx, "abort upload", u.key, func(a *attempt) error {
-		_, err := u.client.AbortMultipartUpload(a.ctx, &s3.AbortMultipartUploadInput{
-			Bucket: &u.t.Bucket, Key: aws.String(u.fullKey(u.key)), UploadId: u.id,
-		}, u.call)
-		if factsOf(err).status == http.StatusNotFound {
-			return nil
-		}
-		return err
 	})
 }

@@ -145,3 +145,14 @@ type Store interface {
 	// String is the store's URL without secrets, for messages.
 	String() string
 }
+
+// A Sweeper is a Store whose interrupted uploads, those of a process that was
+// killed, can leave something behind that List doesn't show.
+type Sweeper interface {
+	// SweepUploads removes what is left of uploads under keys that start with
+	// prefix and are ours, if they began longer than age ago by the store's clock.
+	// It makes one listing, with bounds, and ends at the first error, which may
+	// well be ErrDenied or ErrUnsupported: replicas need nothing of this. It
+	// returns how many uploads it removed.
+	SweepUploads(ctx context.Context, prefix string, age time.Duration, ours func(key string) bool) (int, error)
+}
