@@ -33,7 +33,7 @@ func (s *store) Get(ctx context.Context, key string, r objstore.Range) (io.ReadC
 		}
 	}
 	if err != nil {
-		return nil, objstore.Info{}, err
+		return nil, objstore.Info{}, s.absent(ctx, key, err)
 	}
 	return b, info, nil
 }
