@@ -54,6 +54,7 @@ var steps = []step{
 			"internal/killtest TestKill", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
 			"internal/model TestProtocol", "internal/model TestPlantedBugs",
+			"internal/rclone TestConforms", "internal/versitygw TestUsers", "internal/s3proxy TestTLS", "internal/s3proxy TestClock",
 			"internal/objstore TestFileConforms", "internal/objstore TestMemConforms",
 			"internal/segment TestGolden", "internal/segment TestBlockAllocations",
 			"replicate TestCrashAtEveryFailpoint", "replicate TestTwoWritersOneEmptyPath",
@@ -95,6 +96,7 @@ var allowed = []struct{ pkg, test, says, because string }{
 
 // untested are packages without tests of their own: others test them.
 var untested = map[string]string{
+	"internal/testserver":         "versitygw and rclone are run by it",
 	"internal/mirror":             "part of the tests of vfs",
 	"internal/objstore/storetest": "is a test: objstore and s3store run it",
 }

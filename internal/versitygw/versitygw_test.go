@@ -1,9 +1,13 @@
 package versitygw
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"testing"
+
+	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/s3store"
 )
 
 func TestStartStopRestart(t *testing.T) {
@@ -33,5 +37,41 @@ func TestStartStopRestart(t *testing.T) {
 	other := Start(t)
 	if other.Endpoint == s.Endpoint || other.SecretKey == s.SecretKey {
 		t.Error("two servers are the same")
+	}
+}
+
+// Users may do what they were given, and nothing else.
+func TestUsers(t *testing.T) {
+	s := StartWith(t, Options{Users: true})
+	open := func(access, secret string) objstore.Store {
+		t.Setenv("AWS_ACCESS_KEY_ID", access)
+		t.Setenv("AWS_SECRET_ACCESS_KEY", secret)
+		store, err := s3store.Open(t.Context(), s.URL("p"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}
+	all := []string{"s3:GetObject", "s3:PutObject", "s3:ListBucket"}
+	if err := open(s.AddUser(all...)).Create(t.Context(), "a", nil); err != nil {
+		t.Error(err)
+	}
+	reader := open(s.AddUser("s3:GetObject", "s3:ListBucket"))
+	if body, _, err := reader.Get(t.Context(), "a", objstore.Range{}); err != nil {
+		t.Error(err)
+	} else {
+		body.Close()
+	}
+	for _, err := range reader.List(t.Context(), "", "") {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := reader.Create(t.Context(), "b", nil); !errors.Is(err, objstore.ErrDenied) {
+		t.Errorf("a reader writes: %v", err)
+	}
+	nobody := open(s.AddUser())
+	if _, _, err := nobody.Get(t.Context(), "a", objstore.Range{}); !errors.Is(err, objstore.ErrDenied) {
+		t.Errorf("a user without rights reads: %v", err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build !unix || solaris || aix
 
-package versitygw
+package testserver
 
 // lock does nothing: several test binaries may then build the same server, and
 // the rename at the end makes that harmless.

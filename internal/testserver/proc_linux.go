@@ -1,4 +1,4 @@
-package versitygw
+package testserver
 
 import "syscall"
 

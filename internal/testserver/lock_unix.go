@@ -1,6 +1,6 @@
 //go:build unix && !solaris && !aix
 
-package versitygw
+package testserver
 
 import (
 	"os"
