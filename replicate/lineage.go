@@ -35,11 +35,12 @@ type proof struct {
 }
 
 // begin notes what was found, and that the source counts anew.
-func (p *proof) begin(file string, act action) {
+func (p *proof) begin(file string, act action, empty bool) {
 	*p = proof{
 		boot: p.boot, saved: p.saved, file: file, gone: act == actDrain,
-		// A line that is begun, or whose state is replaced, isn't what the file contains.
-		reached: act != actAdopt && act != actExport,
+		// A line whose state is replaced isn't what the file contains. Nothing, which
+		// an empty line has, is in every file.
+		reached: empty || act != actAdopt && act != actExport,
 	}
 }
 

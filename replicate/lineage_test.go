@@ -129,6 +129,45 @@ func TestPowerLossJustAfterUpload(t *testing.T) {
 	}
 }
 
+// The same of the very first upload of a database that was there before.
+func TestPowerLossJustAfterFirstContact(t *testing.T) {
+	for _, at := range []string{"log-before", "log-after"} {
+		t.Run(at, func(t *testing.T) {
+			mc := newMachine(t, objstore.NewMem(), 1)
+			mc.m.settles = true
+			mc.m.commit()
+			mc.m.entries = nil // nobody captured it
+			p := mc.open(func(o *EngineOptions) {
+				o.Failpoint = func(name string) error {
+					if name == at {
+						return errors.New("power is gone")
+					}
+					return nil
+				}
+			})
+			<-p.Done()
+			p.kill()
+			if mc.m.synced != mc.m.cur {
+				t.Fatal("the file was not synced before the upload")
+			}
+			mc.boot = "second"
+			mc.m.sneak()
+			p = mc.open()
+			p.sync(t)
+			p.close(t)
+			want := segment.Repair
+			if at == "log-before" {
+				want = segment.Adopt
+			}
+			if got := lastKind(t, mc.store); got != want {
+				t.Fatalf("the line ends with a %v", got)
+			}
+			mc.checkNewest()
+			mc.checkAll()
+		})
+	}
+}
+
 // A durable position that is ahead of the replica, because the upload never
 // happened, is not taken for one that the replica had.
 func TestDurablePositionAheadOfReplica(t *testing.T) {
