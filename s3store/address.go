@@ -2,47 +2,27 @@ package s3store
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/outwash/outwash/internal/objstore"
 )
-
-// A Target says where objects lie and how the server wants to be spoken to. Locate
-// makes it.
-type Target struct {
-	Bucket      string // a name, or an access point's ARN
-	AccessPoint bool
-	Prefix      string // without slashes at its ends
-
-	Endpoint  string // URL with scheme; "" is AWS's own
-	Region    string // requests are signed for it
-	PathStyle bool   // https://server/bucket/key, not https://bucket.server/key
-
-	regionGiven bool // by the URL: not followed elsewhere
-	styleGiven  bool
-
-	// checksumsRequired: send and check the SDK's checksums only where S3
-	// demands it. Many other servers refuse or mangle them.
-	checksumsRequired bool
-}
 
 // An address is what a URL and the settings beside it say: where the objects are,
 // as far as that is known without the environment, and how to deal with them.
 type address struct {
 	Target
 	wishes wishes
+	// inAWS: the URL names a server of AWS, whatever endpoint the environment
+	// knows.
+	inAWS bool
 }
 
-// parseURL reads an s3 URL and the settings beside it. It is a pure function:
-// settle adds what the environment says.
+// parseURL reads an s3 URL and the settings beside it. It is a pure function, and
+// so is settle, which adds what the environment says.
 func parseURL(rawURL string, given objstore.Settings) (address, error) {
+	where := objstore.Redact(rawURL)
 	fail := func(format string, args ...any) (address, error) {
-		return address{}, fmt.Errorf("s3store: %q: %w: "+format,
-			append([]any{objstore.Redact(rawURL), objstore.ErrConfig}, args...)...)
+		return address{}, fmt.Errorf("s3store: %q: %w: "+format, append([]any{where, objstore.ErrConfig}, args...)...)
 	}
 	rest, ok := strings.CutPrefix(rawURL, "s3://")
 	if !ok {
@@ -55,94 +35,140 @@ func parseURL(rawURL string, given objstore.Settings) (address, error) {
 	if strings.Contains(rest, "#") {
 		return fail("a # is not supported in the path")
 	}
-	var t Target
-	var path string
+	var a address
 	var err error
-	if strings.HasPrefix(rest, "arn:") {
-		if t, path, err = parseARN(rest); err != nil {
-			return address{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
-		}
-	} else {
-		t.Bucket, path, _ = strings.Cut(rest, "/")
-		if strings.Contains(t.Bucket, ":") {
-			return fail("a bucket was expected where %q stands; a server is named by ?endpoint=HOST:PORT", t.Bucket)
-		}
-		if err := checkBucket(t.Bucket); err != nil {
-			return address{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
-		}
-	}
-	if t.Prefix, err = cleanPrefix(path); err != nil {
-		return address{}, fmt.Errorf("s3store: %q: %w", objstore.Redact(rawURL), err)
-	}
-
-	a := address{Target: t}
-	if a.wishes, err = parseSettings(objstore.Redact(rawURL), query, given); err != nil {
+	if a.wishes, err = parseSettings(where, query, given); err != nil {
 		return address{}, err
 	}
-	return a.apply(), nil
+	var path string
+	if strings.HasPrefix(rest, "arn:") {
+		a.Target, path, err = parseARN(rest)
+	} else {
+		var authority string
+		authority, path, _ = strings.Cut(rest, "/")
+		path, err = a.readAuthority(authority, path)
+	}
+	if err == nil {
+		err = checkBucket(a.Bucket, a.AccessPoint)
+	}
+	if err == nil {
+		a.Prefix, err = cleanPrefix(path)
+	}
+	if err == nil {
+		err = a.apply()
+	}
+	if err != nil {
+		return address{}, wrapSetting(err, "s3store: %q: %w", where, err)
+	}
+	return a, nil
+}
+
+// addressOf is parseURL for programs that have no URL.
+func addressOf(bucket, prefix string, given objstore.Settings) (address, error) {
+	var a address
+	where := objstore.Redact(bucket)
+	fail := func(what string, err error) (address, error) {
+		return address{}, wrapSetting(err, "s3store: %s %q: %w", what, where, err)
+	}
+	var err error
+	if a.wishes, err = parseSettings(where, "", given); err != nil {
+		return address{}, err
+	}
+	if a.wishes.profile != "" {
+		return fail("bucket", settingError("profile", "the aws.Config has been loaded already: use config.WithSharedConfigProfile"))
+	}
+	a.Bucket = bucket
+	if strings.HasPrefix(bucket, "arn:") {
+		var path string
+		if a.Target, path, err = parseARN(bucket); err == nil && path != "" {
+			err = fmt.Errorf("%w: the path %q belongs into prefix", objstore.ErrConfig, path)
+		}
+	}
+	if err == nil {
+		err = checkBucket(a.Bucket, a.AccessPoint)
+	}
+	if err != nil {
+		return fail("bucket", err)
+	}
+	if a.Prefix, err = cleanPrefix(prefix); err != nil {
+		where = prefix
+		return fail("prefix", err)
+	}
+	if err := a.apply(); err != nil {
+		return fail("bucket", err)
+	}
+	return a, nil
 }
 
 // apply enters what the settings say of the target.
-func (a address) apply() address {
-	if a.wishes.region != "" {
-		a.Region, a.regionGiven = a.wishes.region, true
-	}
-	if a.wishes.pathStyle != nil {
-		a.PathStyle, a.styleGiven = *a.wishes.pathStyle, true
-	}
-	a.Endpoint = a.wishes.endpoint
-	return a
-}
-
-// settle fills in what t leaves open, from the endpoint and region in force.
-func (t Target) settle(endpoint, region string) (Target, error) {
-	var err error
-	t.Endpoint = ""
-	if endpoint != "" {
-		if t.Endpoint, err = cleanEndpoint(endpoint); err != nil {
-			return t, fmt.Errorf("s3store: %w: endpoint %w", objstore.ErrConfig, err)
+func (a *address) apply() error {
+	w := a.wishes
+	if w.endpoint != "" {
+		server, inAWS := a.Endpoint, a.inAWS
+		region := a.Region
+		if err := a.useEndpoint(w.endpoint); err != nil {
+			return asSetting("endpoint", err)
 		}
+		if named := server != "" || inAWS; named && (a.Endpoint != server || a.inAWS != inAWS || region != a.Region && region != "") {
+			return settingError("endpoint", "%q contradicts the server that the URL names: write s3://BUCKET/PATH with an endpoint, or leave the endpoint out", objstore.Redact(w.endpoint))
+		}
+		a.EndpointFrom = w.source("endpoint")
 	}
-	t.checksumsRequired = t.Endpoint != ""
-	if t.Region == "" {
-		t.Region = region
+	if w.region != "" {
+		if a.inAWS && !a.AccessPoint && a.Region != "" && a.Region != w.region {
+			return settingError("region", "%s contradicts the server's host, which is in %s: leave one out", w.region, a.Region)
+		}
+		if a.AccessPoint {
+			a.moveAccessPoint(w.region)
+		}
+		a.Region, a.RegionFrom, a.regionGiven = w.region, w.source("region"), true
 	}
-	if t.Region == "" {
-		// What servers other than AWS expect; AWS says where the bucket really is.
-		t.Region = "us-east-1"
+	if w.pathStyle != nil {
+		if a.AccessPoint && *w.pathStyle {
+			return settingError("force-path-style", "an access point can't be reached with force-path-style: leave it out")
+		}
+		a.PathStyle = *w.pathStyle
 	}
-	switch {
-	case t.AccessPoint && t.styleGiven && t.PathStyle:
-		return t, fmt.Errorf("s3store: bucket %q: %w: an access point can't be reached with force-path-style", t.Bucket, objstore.ErrConfig)
-	case !t.styleGiven && !t.AccessPoint:
-		t.PathStyle = strings.ContainsAny(t.Bucket, ".ABCDEFGHIJKLMNOPQRSTUVWXYZ_") || isLocal(t.Endpoint)
-	}
-	return t, nil
+	return nil
 }
 
-// parseARN splits an ARN, followed by a path, into what it names and the path.
+// parseARN splits an ARN, followed by a path, into what it names and the path
+// (S3 User Guide, "Access points naming rules, restrictions, and limitations",
+// "Multi-Region Access Point ARNs").
 func parseARN(s string) (Target, string, error) {
-	parts := strings.SplitN(s, ":", 6)
-	if len(parts) != 6 || parts[2] != "s3" {
-		service := ""
-		if len(parts) > 2 {
-			service = " of service " + strconv.Quote(parts[2])
-		}
-		return Target{}, "", fmt.Errorf("%w: ARNs%s are not supported: only those of buckets (arn:aws:s3:::BUCKET) and access points (arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME)",
-			objstore.ErrUnsupported, service)
+	refuse := func(what, instead string) (Target, string, error) {
+		return Target{}, "", fmt.Errorf("%w: %s: %s", objstore.ErrUnsupported, what, instead)
 	}
-	region, account, resource := parts[3], parts[4], parts[5]
+	parts := strings.SplitN(s, ":", 6)
+	if len(parts) != 6 {
+		return refuse("the ARN is not complete", arnForms)
+	}
+	partition, service, region, account, resource := parts[1], parts[2], parts[3], parts[4], parts[5]
+	switch service {
+	case "s3":
+	case "s3-outposts":
+		return refuse("Outposts (ARNs of service \"s3-outposts\") lack the conditional writes that replicas need", "use a bucket, or an access point of a bucket, in a region")
+	case "s3-object-lambda":
+		return refuse("Object Lambda access points (ARNs of service \"s3-object-lambda\") change what is read, and take no writes", "use the access point behind it")
+	case "s3express":
+		return refuse(expressRefusal, "use a general purpose bucket")
+	default:
+		return refuse(fmt.Sprintf("ARNs of service %q are not supported", service), arnForms)
+	}
+	if !isHostLabel(partition) {
+		return Target{}, "", fmt.Errorf("%w: %q is not a partition of AWS: aws, aws-cn, aws-us-gov", objstore.ErrConfig, partition)
+	}
 	if region == "" && account == "" {
 		bucket, path, _ := strings.Cut(resource, "/")
-		return Target{Bucket: bucket}, path, checkBucket(bucket)
+		return Target{Bucket: bucket}, path, nil
 	}
 	kind, rest, ok := strings.Cut(strings.Replace(resource, ":", "/", 1), "/")
 	if !ok || kind != "accesspoint" {
-		return Target{}, "", fmt.Errorf("%w: the ARN names no bucket and no access point", objstore.ErrUnsupported)
+		return refuse("the ARN names no bucket and no access point", arnForms)
 	}
 	name, path, _ := strings.Cut(rest, "/")
 	if region == "" {
-		return Target{}, "", fmt.Errorf("%w: multi-region access points are not supported: use one of a region", objstore.ErrUnsupported)
+		return refuse("multi-region access points are not supported, as their replication between regions has no order and they take no conditional writes", "use an access point, or the bucket, of one region")
 	}
 	if !isHostLabel(name) || !isHostLabel(region) || !isHostLabel(account) {
 		return Target{}, "", fmt.Errorf("%w: not an access point's ARN: arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME", objstore.ErrConfig)
@@ -151,15 +177,35 @@ func parseARN(s string) (Target, string, error) {
 		Bucket:      strings.Join(parts[:5], ":") + ":accesspoint/" + name,
 		AccessPoint: true,
 		Region:      region,
+		RegionFrom:  "the access point's ARN",
 	}, path, nil
 }
 
-func checkBucket(name string) error {
+const (
+	arnForms       = "supported are those of buckets (arn:aws:s3:::BUCKET) and access points (arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME)"
+	expressRefusal = "S3 Express directory buckets list without order, which restores rely on"
+)
+
+// moveAccessPoint makes an access point's ARN one of another region: the SDK takes
+// host and signature from the ARN.
+func (t *Target) moveAccessPoint(region string) {
+	parts := strings.SplitN(t.Bucket, ":", 6)
+	parts[3] = region
+	t.Bucket = strings.Join(parts, ":")
+}
+
+func checkBucket(name string, accessPoint bool) error {
 	switch {
+	case accessPoint:
+		return nil
 	case name == "":
 		return fmt.Errorf("%w: no bucket is named: s3://BUCKET/PATH", objstore.ErrConfig)
 	case strings.HasSuffix(name, "--x-s3"):
-		return fmt.Errorf("%w: S3 Express directory buckets list without order, which restores rely on: use a general purpose bucket", objstore.ErrUnsupported)
+		return fmt.Errorf("%w: %s: use a general purpose bucket", objstore.ErrUnsupported, expressRefusal)
+	case strings.HasSuffix(name, "--ol-s3"):
+		return fmt.Errorf("%w: Object Lambda access points change what is read, and take no writes: use the access point behind it", objstore.ErrUnsupported)
+	case strings.HasSuffix(name, ".mrap"):
+		return fmt.Errorf("%w: multi-region access points are not supported: use an access point, or the bucket, of one region", objstore.ErrUnsupported)
 	case len(name) > 255 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") != "" || name == "." || name == "..":
 		return fmt.Errorf("%w: %q is not a bucket's name: letters, digits, dots and hyphens", objstore.ErrConfig, name)
 	}
@@ -181,66 +227,4 @@ func cleanPrefix(path string) (string, error) {
 		}
 	}
 	return path, nil
-}
-
-// cleanEndpoint completes an endpoint to a URL that the SDK takes.
-func cleanEndpoint(s string) (string, error) {
-	bad := func(what string) error {
-		return fmt.Errorf("%q %s", objstore.Redact(s), what)
-	}
-	full := s
-	if !strings.Contains(full, "://") {
-		full = "https://" + full
-		if isPrivate(full) {
-			full = "http://" + s
-		}
-	}
-	u, err := url.Parse(full)
-	switch {
-	case err != nil || u.Hostname() == "":
-		return "", bad("is not a server's URL, like https://s3.example.com")
-	case u.User != nil:
-		return "", bad("contains credentials: use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return "", bad("is neither http nor https")
-	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		return "", bad("must not have parameters")
-	}
-	return strings.TrimRight(u.String(), "/"), nil
-}
-
-func hostOf(endpoint string) (host string, addr netip.Addr, isIP bool) {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return "", addr, false
-	}
-	host = strings.ToLower(u.Hostname())
-	addr, err = netip.ParseAddr(host)
-	return host, addr, err == nil
-}
-
-func isLocalhost(host string) bool {
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
-}
-
-// isPrivate: an address at which https would be a surprise.
-func isPrivate(endpoint string) bool {
-	host, addr, isIP := hostOf(endpoint)
-	if isIP {
-		return addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast()
-	}
-	return isLocalhost(host)
-}
-
-// isLocal: a host below which no bucket can be a subdomain.
-func isLocal(endpoint string) bool {
-	host, _, isIP := hostOf(endpoint)
-	return isIP || isLocalhost(host)
-}
-
-func isHostLabel(s string) bool {
-	if s == "" || len(s) > 63 {
-		return false
-	}
-	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && net.ParseIP(s) == nil
 }

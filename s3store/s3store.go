@@ -59,12 +59,12 @@
 package s3store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
-	"strings"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -105,15 +105,12 @@ type Options struct {
 	Settings map[string]string
 }
 
-func (o Options) withDefaults() (Options, error) {
-	if o.PartSize == 0 {
-		o.PartSize = 8 << 20
-	}
+// withDefaults: settings win over options, options over what the provider wants.
+func (o Options) withDefaults(w wishes, p *provider) (Options, error) {
+	o.PartSize = cmp.Or(w.partSize, o.PartSize, p.partSize, 8<<20)
+	o.Concurrency = cmp.Or(w.concurrency, max(o.Concurrency, 0), p.concurrency, 2)
 	if o.PartSize < minPart || o.PartSize > maxPart {
 		return o, fmt.Errorf("s3store: Options.PartSize is %d, must be from %d to %d: %w", o.PartSize, int64(minPart), int64(maxPart), objstore.ErrConfig)
-	}
-	if o.Concurrency <= 0 {
-		o.Concurrency = 2
 	}
 	if o.Attempts <= 0 {
 		o.Attempts = 8
@@ -182,36 +179,18 @@ func open(ctx context.Context, rawURL string, settings objstore.Settings) (*stor
 //
 // The store is safe for concurrent use.
 func New(cfg aws.Config, bucket, prefix string, opts Options) (objstore.Store, error) {
-	t := Target{Bucket: bucket}
-	if strings.HasPrefix(bucket, "arn:") {
-		var rest string
-		var err error
-		if t, rest, err = parseARN(bucket); err != nil {
-			return nil, fmt.Errorf("s3store: bucket %q: %w", bucket, err)
-		} else if rest != "" {
-			return nil, fmt.Errorf("s3store: bucket %q: the path %q belongs into prefix: %w", bucket, rest, objstore.ErrConfig)
-		}
-	} else if err := checkBucket(bucket); err != nil {
-		return nil, fmt.Errorf("s3store: bucket %q: %w", objstore.Redact(bucket), err)
-	}
-	var err error
-	if t.Prefix, err = cleanPrefix(prefix); err != nil {
-		return nil, fmt.Errorf("s3store: prefix %q: %w", prefix, err)
-	}
-	a := address{Target: t}
-	if a.wishes, err = parseSettings(bucket, "", opts.Settings); err != nil {
+	a, err := addressOf(bucket, prefix, opts.Settings)
+	if err != nil {
 		return nil, err
 	}
-	if a.wishes.profile != "" {
-		return nil, &objstore.SettingError{Name: "profile", Err: fmt.Errorf("s3store: %w: profile: the aws.Config has been loaded already: use config.WithSharedConfigProfile", objstore.ErrConfig)}
-	}
-	return newStore(cfg, a.apply(), opts)
+	return newStore(cfg, a, opts)
 }
 
 // store implements objstore.Store.
 type store struct {
 	t      Target
 	opts   Options
+	w      wishes
 	client *s3.Client
 	creds  aws.CredentialsProvider
 	// region is set once the bucket has turned out to be in another one.
@@ -224,79 +203,36 @@ func newStore(cfg aws.Config, a address, opts Options) (*store, error) {
 	if err := a.wishes.readKey(); err != nil {
 		return nil, err
 	}
-	if a.wishes.partSize != 0 {
-		opts.PartSize = a.wishes.partSize
-	}
-	if a.wishes.concurrency != 0 {
-		opts.Concurrency = a.wishes.concurrency
-	}
-	opts, err := opts.withDefaults()
-	if err != nil {
-		return nil, err
-	}
-	t := a.Target
-	s := &store{opts: opts, pause: sleep}
+	s := &store{w: a.wishes, pause: sleep}
+	var err error
 	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
-		endpoint := t.Endpoint
-		if endpoint == "" && o.BaseEndpoint != nil {
-			endpoint = *o.BaseEndpoint // the environment's or the configuration file's
-		}
-		if t, err = t.settle(endpoint, o.Region); err != nil {
+		if s.t, err = a.settle(environmentOf(cfg, o)); err != nil {
 			return
 		}
-		o.BaseEndpoint = nil
-		if t.Endpoint != "" {
-			o.BaseEndpoint = &t.Endpoint
+		if s.opts, err = opts.withDefaults(s.w, s.t.provider); err != nil {
+			return
 		}
-		o.Region = t.Region
-		o.UsePathStyle = t.PathStyle
-		if t.checksumsRequired {
-			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
-			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-		} else {
-			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
-			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+		if err = s.t.connect(o); err != nil {
+			return
 		}
-		o.DisableLogOutputChecksumValidationSkipped = true
+		if s.w.keyID != "" {
+			o.Credentials = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(s.w.keyID, s.w.secretKey, s.w.token))
+		}
+		o.APIOptions = append(o.APIOptions, tellRegion, s.shape)
 		// We retry by ourselves: the SDK's retryer stops at its token bucket's
 		// end, and does not retry 409 and bare 429.
 		o.Retryer = aws.NopRetryer{}
 		o.RetryMaxAttempts = 0
-		o.APIOptions = append(o.APIOptions, tellRegion)
-		if w := a.wishes; w.keyID != "" {
-			o.Credentials = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(w.keyID, w.secretKey, w.token))
-		}
 		s.creds = o.Credentials
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.t = t
 	return s, nil
 }
 
-// String is the store's URL: bucket, path, and what the URL said about the server,
-// so that commands in messages work as they stand.
-func (s *store) String() string {
-	u := "s3://" + s.t.Bucket
-	if s.t.Prefix != "" {
-		u += "/" + s.t.Prefix
-	}
-	var q []string
-	if s.t.Endpoint != "" {
-		q = append(q, "endpoint="+s.t.Endpoint)
-	}
-	if s.t.regionGiven {
-		q = append(q, "region="+s.t.Region)
-	}
-	if s.t.styleGiven {
-		q = append(q, "force-path-style="+strconv.FormatBool(s.t.PathStyle))
-	}
-	if len(q) == 0 {
-		return u
-	}
-	return u + "?" + strings.Join(q, "&")
-}
+// String is the store's URL, so that commands in messages work as they stand.
+func (s *store) String() string { return s.t.url(s.w) }
 
 // name is an object in messages.
 func (s *store) name(key string) string { return "s3://" + s.t.Bucket + "/" + s.fullKey(key) }
@@ -306,6 +242,31 @@ func (s *store) fullKey(key string) string {
 		return key
 	}
 	return s.t.Prefix + "/" + key
+}
+
+// environmentOf is what the SDK found. Of what it loaded itself the variables that
+// it prefers are known by name.
+func environmentOf(cfg aws.Config, o *s3.Options) environment {
+	env := environment{
+		endpoint: aws.ToString(o.BaseEndpoint), endpointFrom: "the aws.Config",
+		region: o.Region, regionFrom: "the aws.Config",
+		dualStack: o.EndpointOptions.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled,
+		fips:      o.EndpointOptions.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled,
+	}
+	if len(cfg.ConfigSources) == 0 {
+		return env
+	}
+	source := func(value string, names ...string) string {
+		for _, name := range names {
+			if v := os.Getenv(name); v != "" && v == value {
+				return name
+			}
+		}
+		return "the AWS configuration file"
+	}
+	env.endpointFrom = source(env.endpoint, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+	env.regionFrom = source(env.region, "AWS_REGION", "AWS_DEFAULT_REGION")
+	return env
 }
 
 // call is what every request is made with.

@@ -23,6 +23,7 @@ type declaration struct {
 	name, doc string
 	secret    bool // refused in URLs, and shown nowhere
 	tuning    bool // finding and reading the objects works without it: not in String
+	resolved  bool // part of Target, which puts it into String
 	set       func(w *wishes, value string) error
 }
 
@@ -33,13 +34,13 @@ var declared = []declaration{
 		set: text(func(w *wishes) *string { return &w.keyID })},
 	{name: "concurrency", tuning: true, doc: "parts of one upload under way at a time, such as 4",
 		set: func(w *wishes, v string) (err error) { w.concurrency, err = parseCount(v); return err }},
-	{name: "dualstack", doc: "true: AWS's servers with IPv6 and IPv4",
+	{name: "dualstack", resolved: true, doc: "true: AWS's servers with IPv6 and IPv4",
 		set: flag(func(w *wishes) **bool { return &w.dualStack })},
-	{name: "endpoint", doc: "server, if it is not AWS",
+	{name: "endpoint", resolved: true, doc: "server, if it is not AWS",
 		set: func(w *wishes, v string) (err error) { w.endpoint, err = cleanEndpoint(v); return err }},
-	{name: "fips", doc: "true: AWS's servers with FIPS 140 validated cryptography",
+	{name: "fips", resolved: true, doc: "true: AWS's servers with FIPS 140 validated cryptography",
 		set: flag(func(w *wishes) **bool { return &w.fips })},
-	{name: "force-path-style", doc: "true: https://server/bucket/key; false: https://bucket.server/key",
+	{name: "force-path-style", resolved: true, doc: "true: https://server/bucket/key; false: https://bucket.server/key",
 		set: flag(func(w *wishes) **bool { return &w.pathStyle })},
 	{name: "part-size", tuning: true, doc: "size of the parts of large uploads, such as 16MiB",
 		set: func(w *wishes, v string) (err error) { w.partSize, err = parsePartSize(v); return err }},
@@ -47,7 +48,7 @@ var declared = []declaration{
 		set: text(func(w *wishes) *string { return &w.profile })},
 	{name: "put-object-content-md5", doc: "true: writes carry a Content-MD5, as some servers with object lock demand",
 		set: flag(func(w *wishes) **bool { return &w.putMD5 })},
-	{name: "region", doc: "the bucket's region",
+	{name: "region", resolved: true, doc: "the bucket's region",
 		set: func(w *wishes, v string) error {
 			if !isHostLabel(v) {
 				return fmt.Errorf("%q is not a region's name, like eu-central-1", v)
@@ -128,7 +129,18 @@ type wishes struct {
 	signAcceptEncoding           *bool
 	deleteMD5, putMD5            *bool
 
-	repeated []string // name=value of what String says
+	repeated []setting       // what String says as it was given
+	inURL    map[string]bool // where settings come from
+}
+
+type setting struct{ name, value string }
+
+// source is who gave a setting, for people.
+func (w *wishes) source(name string) string {
+	if w.inURL[name] {
+		return "the URL"
+	}
+	return "the settings"
 }
 
 func text(field func(*wishes) *string) func(*wishes, string) error {
@@ -155,7 +167,7 @@ func is(b *bool, otherwise bool) bool {
 // parameters win. where is what errors name. An error is a SettingError unless
 // the parameters can't even be taken apart.
 func parseSettings(where, query string, given objstore.Settings) (wishes, error) {
-	var w wishes
+	w := wishes{inURL: map[string]bool{}}
 	bad := func(name string, err error) (wishes, error) {
 		return w, &objstore.SettingError{Name: name, Err: fmt.Errorf("s3store: %q: %w: %w", where, objstore.ErrConfig, err)}
 	}
@@ -179,7 +191,7 @@ func parseSettings(where, query string, given objstore.Settings) (wishes, error)
 		if list[0] == "" {
 			return bad(name, fmt.Errorf("parameter %q has no value", raw))
 		}
-		values[name] = list[0]
+		values[name], w.inURL[name] = list[0], true
 	}
 	for name, value := range given {
 		if !slices.ContainsFunc(declared, func(d declaration) bool { return d.name == name }) {
@@ -197,8 +209,8 @@ func parseSettings(where, query string, given objstore.Settings) (wishes, error)
 		if err := d.set(&w, v); err != nil {
 			return bad(d.name, fmt.Errorf("%s: %w", d.name, err))
 		}
-		if !d.secret && !d.tuning {
-			w.repeated = append(w.repeated, d.name+"="+v)
+		if !d.secret && !d.tuning && !d.resolved {
+			w.repeated = append(w.repeated, setting{d.name, v})
 		}
 	}
 	if name, err := w.check(); err != nil {
@@ -323,6 +335,11 @@ func parseBool(s string) (bool, error) {
 		return false, nil
 	}
 	return false, fmt.Errorf("%q is neither true nor false", s)
+}
+
+// escape makes a value fit for a URL's parameters, and leaves it readable.
+func escape(value string) string {
+	return strings.NewReplacer("%2F", "/", "%3A", ":").Replace(url.QueryEscape(value))
 }
 
 func parseCount(s string) (int, error) {

@@ -61,7 +61,7 @@ func (s *store) Upload(ctx context.Context, key string, r io.Reader) (int64, err
 		return 0, s.readFailed(key, err)
 	}
 	if end {
-		if err := s.put(ctx, "upload", key, first); err != nil {
+		if err := s.put(forUpload(ctx), "upload", key, first); err != nil {
 			if mayHaveHappened(err) {
 				s.cleanup(ctx, func(ctx context.Context) error { return s.Delete(ctx, key) })
 			}
