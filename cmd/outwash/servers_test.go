@@ -170,7 +170,7 @@ func TestCycle(t *testing.T) {
 		{"VirtualHosted", func(t *testing.T) place {
 			gw := versitygw.StartWith(t, versitygw.Options{Domain: "s3.example.test"})
 			tunnel := s3proxy.NewTunnel(t, map[string]string{"bucket.s3.example.test": gw.Endpoint})
-			return place{"s3://bucket/app?endpoint=http://s3.example.test", []string{"HTTP_PROXY=" + tunnel.URL}}
+			return place{"s3://bucket/app?endpoint=http://s3.example.test&force-path-style=false", []string{"HTTP_PROXY=" + tunnel.URL}}
 		}},
 		{"VirtualHostedTLS", func(t *testing.T) place {
 			return aws(t, "bucket", "eu-1", "s3.eu-1.example.test", "s3://bucket/app?endpoint=s3.eu-1.example.test&region=eu-1&force-path-style=false")
