@@ -5,11 +5,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/outwash/outwash/internal/policy"
-	"github.com/outwash/outwash/replicate"
 	"github.com/outwash/outwash/s3store"
 )
 
@@ -78,8 +76,7 @@ func (f *policyFlags) run(ctx context.Context, u *ui, args []string) error {
 	if err != nil {
 		return err
 	}
-	r.KMSKey = setting(raw, settings, "sse-kms-key-id")
-	server := policy.ServerOf(target.Endpoint)
+	server := policy.ServerOf(target.Provider, target.Host)
 	if !server.Documents {
 		return fmt.Errorf("%s takes no IAM policies: make %s", server.Name, server.Advice(r))
 	}
@@ -108,7 +105,7 @@ func (f *policyFlags) run(ctx context.Context, u *ui, args []string) error {
 func (f *policyFlags) request(t s3store.Target) (policy.Request, error) {
 	r := policy.Request{
 		Bucket: f.bucket, Prefix: t.Prefix, Region: t.Region, Account: f.account,
-		ReadOnly: f.readOnly, Sweep: f.sweep, Delegated: f.delegate,
+		ReadOnly: f.readOnly, Sweep: f.sweep, Delegated: f.delegate, KMSKey: t.KMSKey,
 	}
 	switch {
 	case f.delegate && f.bucketPolicy:
@@ -168,13 +165,4 @@ func (f *policyFlags) explain(u *ui, r policy.Request, server policy.Server) {
 	if !r.ReadOnly && !r.Sweep {
 		u.note("Parts of uploads that a crash interrupted stay in the bucket unless a lifecycle rule removes them (AbortIncompleteMultipartUpload), or -sweep lets replication do it.")
 	}
-}
-
-// setting is what a URL's parameters or else the settings beside it say.
-func setting(rawURL string, settings replicate.Settings, name string) string {
-	_, query, _ := strings.Cut(rawURL, "?")
-	if values, err := url.ParseQuery(query); err == nil && values.Get(name) != "" {
-		return values.Get(name)
-	}
-	return settings[name]
 }

@@ -310,24 +310,9 @@ func TestMissing(t *testing.T) {
 // TestServers: every server known either takes policies or has advice that names
 // bucket and path.
 func TestServers(t *testing.T) {
-	for endpoint, name := range map[string]string{
-		"": "AWS", "https://s3.eu-central-1.amazonaws.com": "AWS", "https://s3.cn-north-1.amazonaws.com.cn": "AWS",
-		"https://bucket.vpce-1a2b3c4d-5e6f.s3.us-east-1.vpce.amazonaws.com": "AWS",
-		"https://s3.us-west-004.backblazeb2.com":                            "Backblaze B2",
-		"https://abc.eu.r2.cloudflarestorage.com":                           "Cloudflare R2",
-		"https://storage.googleapis.com":                                    "Google Cloud Storage",
-		"https://fra1.digitaloceanspaces.com":                               "DigitalOcean Spaces",
-		"https://eu-central-1.linodeobjects.com":                            "Linode",
-		"https://s3.fr-par.scw.cloud":                                       "Scaleway",
-		"https://s3.gra.io.cloud.ovh.net":                                   "OVHcloud",
-		"https://s3.eu-central-1.wasabisys.com":                             "Wasabi",
-		"https://t3.storage.dev":                                            "Tigris",
-		"https://notbackblazeb2.com":                                        "notbackblazeb2.com",
-		"http://127.0.0.1:9000":                                             "127.0.0.1",
-	} {
-		s := ServerOf(endpoint)
-		if s.Name != name || s.AWS != (name == "AWS") {
-			t.Errorf("%q is %+v, expected %s", endpoint, s, name)
+	for _, s := range servers {
+		if got := ServerOf(s.Name, "host"); got != s {
+			t.Errorf("%s is %+v", s.Name, got)
 		}
 		if s.Documents {
 			continue
@@ -335,8 +320,13 @@ func TestServers(t *testing.T) {
 		for _, readOnly := range []bool{false, true} {
 			advice := s.Advice(Request{Bucket: "my-bucket", Prefix: "app", ReadOnly: readOnly})
 			if !strings.Contains(advice, `"my-bucket"`) || !strings.Contains(advice, `"app/"`) || strings.Contains(advice, "%!") {
-				t.Errorf("%s: %s", name, advice)
+				t.Errorf("%s: %s", s.Name, advice)
 			}
+		}
+	}
+	for provider, name := range map[string]string{"": "minio.example.com", "Filebase": "Filebase"} {
+		if s := ServerOf(provider, "minio.example.com"); s.Name != name || s.AWS || !s.Documents {
+			t.Errorf("%q is %+v", provider, s)
 		}
 	}
 }

@@ -1,10 +1,6 @@
 package policy
 
-import (
-	"fmt"
-	"net/url"
-	"strings"
-)
+import "fmt"
 
 // A Server is a kind of S3 server, by how it says who may do what.
 type Server struct {
@@ -15,59 +11,53 @@ type Server struct {
 	// what it has instead.
 	Documents bool
 
-	suffixes []string // of its hosts
-	write    string   // what to make for replication
-	read     string   // what to make for restores
+	write string // what to make for replication
+	read  string // what to make for restores
 }
 
-// servers are known by their hosts. What they take is from their documentation:
+// servers are known by the names that s3store gives their providers. What they take is from their documentation:
 // Backblaze "S3-Compatible App Keys"; Cloudflare R2 "Authentication"; Google Cloud
 // "HMAC keys", "IAM roles for Cloud Storage"; DigitalOcean "spaces_key"; Linode
 // "Create an Object Storage key"; Scaleway "Permission sets"; OVHcloud "Identity and
 // access management"; Wasabi "Creating a Policy"; Tigris "IAM Policies".
 var servers = []Server{
-	{Name: "AWS", AWS: true, Documents: true, suffixes: []string{"amazonaws.com", "amazonaws.com.cn", "amazonaws.eu"}},
-	{Name: "Backblaze B2", suffixes: []string{"backblazeb2.com"},
+	{Name: "Amazon S3", AWS: true, Documents: true},
+	{Name: "Backblaze B2",
 		write: "an application key for bucket %q, restricted to file names that begin with %q, with the capabilities listFiles, readFiles, writeFiles and deleteFiles",
 		read:  "an application key for bucket %q, restricted to file names that begin with %q, with the capabilities listFiles and readFiles"},
-	{Name: "Cloudflare R2", suffixes: []string{"r2.cloudflarestorage.com"},
+	{Name: "Cloudflare R2",
 		write: `an API token with "Object Read & Write" for bucket %q (it can't be restricted to the path %q)`,
 		read:  `an API token with "Object Read only" for bucket %q (it can't be restricted to the path %q)`},
-	{Name: "Google Cloud Storage", suffixes: []string{"storage.googleapis.com"},
+	{Name: "Google Cloud Storage",
 		write: `an HMAC key of a service account that has the role "Storage Object User" on bucket %q (a condition can restrict it to names that begin with %q)`,
 		read:  `an HMAC key of a service account that has the role "Storage Object Viewer" on bucket %q (a condition can restrict it to names that begin with %q)`},
-	{Name: "DigitalOcean Spaces", suffixes: []string{"digitaloceanspaces.com"},
+	{Name: "DigitalOcean Spaces",
 		write: "a Spaces access key with read and write access to bucket %q (it can't be restricted to the path %q)",
 		read:  "a Spaces access key with read access to bucket %q (it can't be restricted to the path %q)"},
-	{Name: "Linode", suffixes: []string{"linodeobjects.com"},
+	{Name: "Linode Object Storage",
 		write: "a limited access key with read/write access to bucket %q (it can't be restricted to the path %q)",
 		read:  "a limited access key with read-only access to bucket %q (it can't be restricted to the path %q)"},
-	{Name: "Scaleway", suffixes: []string{"scw.cloud"},
+	{Name: "Scaleway Object Storage",
 		write: "an API key of an application that has the permission sets ObjectStorageObjectsRead, ObjectStorageObjectsWrite and ObjectStorageObjectsDelete in the project of bucket %q (a bucket policy can restrict it to the path %q)",
 		read:  "an API key of an application that has the permission set ObjectStorageObjectsRead in the project of bucket %q (a bucket policy can restrict it to the path %q)"},
-	{Name: "OVHcloud", Documents: true, suffixes: []string{"io.cloud.ovh.net", "io.cloud.ovh.us"}},
-	{Name: "Wasabi", Documents: true, suffixes: []string{"wasabisys.com"}},
-	{Name: "Tigris", Documents: true, suffixes: []string{"fly.storage.tigris.dev", "t3.storage.dev"}},
+	{Name: "OVHcloud Object Storage", Documents: true},
+	{Name: "Wasabi", Documents: true},
+	{Name: "Tigris", Documents: true},
 }
 
-// ServerOf returns what is known of the server at an endpoint; "" is AWS. One that
-// is not known counts as one that takes policies, as MinIO and Ceph do.
-func ServerOf(endpoint string) Server {
-	if endpoint == "" {
-		return servers[0]
-	}
-	host := ""
-	if u, err := url.Parse(endpoint); err == nil {
-		host = strings.ToLower(u.Hostname())
-	}
+// ServerOf returns what is known of a provider's servers, by its name in s3store; host
+// is the name of one that is not known. Those count as servers that take policies,
+// as MinIO and Ceph do.
+func ServerOf(provider, host string) Server {
 	for _, s := range servers {
-		for _, suffix := range s.suffixes {
-			if host == suffix || strings.HasSuffix(host, "."+suffix) {
-				return s
-			}
+		if s.Name == provider {
+			return s
 		}
 	}
-	return Server{Name: host, Documents: true}
+	if provider == "" {
+		provider = host
+	}
+	return Server{Name: provider, Documents: true}
 }
 
 // Advice says what to make at a server that takes no policies.
