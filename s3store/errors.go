@@ -90,12 +90,7 @@ func (s *store) judge(err error) verdict {
 	case errors.As(err, &done), isPermanent(err):
 		return verdict{} // judged before
 	case errors.As(err, &none):
-		// The credentials' own server may be in trouble; instance metadata that
-		// does not answer, though, is a machine that has none.
-		if f.status == http.StatusTooManyRequests || f.status >= 500 || isNetError(err) && !strings.Contains(err.Error(), "EC2 IMDS") {
-			return verdict{cause: "credentials-away", retry: true, remedy: "credentials can't be fetched at the moment"}
-		}
-		return verdict{cause: "no-credentials", kind: objstore.ErrDenied, remedy: "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"}
+		return judgeCredentials(none)
 	case f.status == 0 && f.code == "":
 		return judgeConnection(err, s.t)
 	}
@@ -114,7 +109,7 @@ func (s *store) judge(err error) verdict {
 
 func isNetError(err error) bool {
 	var ne net.Error
-	return err == errNoProgress || errors.As(err, &ne) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	return errors.Is(err, errNoProgress) || errors.As(err, &ne) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
 func isPermanent(err error) bool { return objstore.Permanent(err) }
@@ -213,6 +208,10 @@ func describe(err error) string {
 		suffix = fmt.Sprintf(" (%d attempts)", many.attempts)
 	}
 	f := factsOf(err)
+	var none *noCredentials
+	if errors.As(err, &none) {
+		return none.Error() + suffix
+	}
 	if f.status != 0 || f.code != "" {
 		text := fmt.Sprintf("%d %s", f.status, http.StatusText(f.status))
 		if f.status == 0 {

@@ -67,7 +67,7 @@ func (a *attempt) close() {
 // cause replaces the error of an attempt that the watchdog ended: that one says
 // "canceled", which callers would take for their own doing.
 func (a *attempt) cause(err error) error {
-	if err != nil && context.Cause(a.ctx) == errNoProgress {
+	if err != nil && context.Cause(a.ctx) == errNoProgress && !errors.As(err, new(*noCredentials)) {
 		return errNoProgress
 	}
 	return err
@@ -196,7 +196,10 @@ func retryAfter(status int, h http.Header) time.Duration {
 func (s *store) authorized(a *attempt, f func(*attempt) error) error {
 	if s.creds != nil && !aws.IsCredentialsProvider(s.creds, aws.AnonymousCredentials{}) {
 		if _, err := s.creds.Retrieve(a.ctx); err != nil {
-			return &noCredentials{err}
+			if isContextError(err) { // of the request for them, not the caller's
+				err = late{a.cause(err)}
+			}
+			return &noCredentials{withoutOutput(err)}
 		}
 	}
 	return f(a)
@@ -210,10 +213,12 @@ type exhausted struct {
 func (e *exhausted) Error() string { return e.err.Error() }
 func (e *exhausted) Unwrap() error { return e.err }
 
-type noCredentials struct{ err error }
+// late is an error of a context that is not the caller's.
+type late struct{ err error }
 
-func (e *noCredentials) Error() string { return "no credentials: " + e.err.Error() }
-func (e *noCredentials) Unwrap() error { return e.err }
+func (e late) Error() string { return e.err.Error() }
+func (late) Timeout() bool   { return true }
+func (late) Temporary() bool { return true }
 
 func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)

@@ -154,9 +154,7 @@ func open(ctx context.Context, rawURL string, settings objstore.Settings) (*stor
 	if a.wishes.profile != "" {
 		opts = append(opts, config.WithSharedConfigProfile(a.wishes.profile))
 	}
-	// No HTTP client of our own: where AWS_CA_BUNDLE is set, the SDK accepts only
-	// its own kind.
-	cfg, err := config.LoadDefaultConfig(ctx, opts...)
+	cfg, err := loadConfig(ctx, credentialsTimeout, opts...)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("s3store: %w", err)

@@ -1,0 +1,81 @@
+package s3store
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
+	"github.com/aws/smithy-go/logging"
+
+	"github.com/outwash/outwash/internal/objstore"
+)
+
+// credentialsTimeout bounds a request for credentials: to STS, a container's agent,
+// an SSO portal. The SDK fetches them apart from the request that needs them, for
+// all that do, and without a limit: one that is never answered would hold up
+// everything until the process ends.
+const credentialsTimeout = 15 * time.Second
+
+// loadConfig reads the AWS configuration of environment and files. Requests for
+// credentials may take as long as limit; those to S3 have limits of their own.
+// Nothing is logged: the SDK's logs can show requests with session tokens.
+func loadConfig(ctx context.Context, limit time.Duration, opts ...func(*config.LoadOptions) error) (aws.Config, error) {
+	// The SDK's own kind of client: where AWS_CA_BUNDLE is set, it takes no other.
+	client := awshttp.NewBuildableClient().WithTimeout(limit)
+	opts = append(opts, config.WithHTTPClient(client), config.WithLogger(logging.Nop{}), config.WithClientLogMode(0),
+		// Containers' credentials are fetched by a client of their own.
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
+	cfg, err := config.LoadDefaultConfig(ctx, opts...)
+	if err != nil {
+		return cfg, err
+	}
+	if c, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok {
+		cfg.HTTPClient = c.WithTimeout(0)
+	}
+	return cfg, nil
+}
+
+// noCredentials says that a request was not made for want of credentials.
+type noCredentials struct{ err error }
+
+func (e *noCredentials) Error() string { return "no credentials: " + e.err.Error() }
+func (e *noCredentials) Unwrap() error { return e.err }
+
+// withoutOutput is err without what a credential_process printed: the SDK quotes
+// that where it is no JSON, and it may well be half of what was wanted.
+func withoutOutput(err error) error {
+	if !errors.As(err, new(*processcreds.ProviderError)) {
+		return err
+	}
+	if before, _, cut := strings.Cut(err.Error(), "process output:"); cut {
+		return errors.New(before + "credential_process output: not the JSON that is expected")
+	}
+	return err
+}
+
+// judgeCredentials: where credentials come from is a server like others, which may
+// be away for a while; or it refuses; or nothing says where they come from.
+func judgeCredentials(err *noCredentials) verdict {
+	status := 0
+	var answered interface{ HTTPStatusCode() int }
+	if errors.As(err, &answered) {
+		status = answered.HTTPStatusCode()
+	}
+	switch {
+	case strings.Contains(err.Error(), "EC2 IMDS"), strings.Contains(err.Error(), "/latest/meta-data/"):
+		// The last that the SDK asks. A machine without metadata is one that has none.
+		return verdict{cause: "no-credentials", kind: objstore.ErrDenied, remedy: "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"}
+	case status == http.StatusTooManyRequests, status >= 500, isNetError(err):
+		return verdict{cause: "credentials-away", retry: true, remedy: "credentials can't be fetched at the moment"}
+	case status >= 400:
+		return verdict{cause: "credentials-refused", kind: objstore.ErrDenied, remedy: "credentials were refused where they come from: check the role, profile or token"}
+	}
+	return verdict{cause: "no-credentials", kind: objstore.ErrDenied, remedy: "credentials can't be had as the profile or the environment says: correct it, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}
+}
