@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"os"
@@ -176,12 +177,15 @@ func parseSettings(where, query string, given objstore.Settings) (wishes, error)
 		return w, fmt.Errorf("s3store: %q: %w: the parameters can't be parsed (is a %% not followed by two hex digits, or a ; between them?)", where, objstore.ErrConfig)
 	}
 	values := map[string]string{}
-	for raw, list := range params {
-		name := kebab(raw)
+	names := slices.Sorted(maps.Keys(params))
+	for _, raw := range names {
 		if secret := secretIn(raw); secret != "" {
 			return bad(secret, fmt.Errorf("parameter %s: credentials and keys don't belong into a URL, which ends up in logs and process lists: "+
 				"write %[1]s into the configuration file, or use %s", secret, elsewhere(secret)))
 		}
+	}
+	for _, raw := range names {
+		name, list := kebab(raw), params[raw]
 		if !slices.ContainsFunc(declared, func(d declaration) bool { return d.name == name }) {
 			return bad(name, fmt.Errorf("unknown parameter %q (known: %s)", raw, parameters()))
 		}
@@ -193,7 +197,8 @@ func parseSettings(where, query string, given objstore.Settings) (wishes, error)
 		}
 		values[name], w.inURL[name] = list[0], true
 	}
-	for name, value := range given {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		value := given[name]
 		if !slices.ContainsFunc(declared, func(d declaration) bool { return d.name == name }) {
 			return bad(name, fmt.Errorf("unknown setting %q", name))
 		}

@@ -118,9 +118,9 @@ func (a address) complete(env environment) (Target, error) {
 	a.SkipVerify = is(w.skipVerify, false)
 	a.NoConditions = p.noConditions
 	a.SignPayload = is(w.signPayload, !p.checksums)
-	a.checksumsRequired = !p.checksums || a.SignPayload
-	a.deleteMD5 = is(w.deleteMD5, !p.deleteCRC)
 	a.putMD5 = is(w.putMD5, false)
+	a.checksumsRequired = !p.checksums || a.SignPayload || a.putMD5
+	a.deleteMD5 = is(w.deleteMD5, !p.deleteCRC)
 	a.hideEncoding = !is(w.signAcceptEncoding, !p.changesEncoding)
 	a.Encryption, a.KMSKey = w.sse, w.kmsKey
 	if w.customerEncrypted() {
