@@ -97,15 +97,16 @@ func ReadHistory(ctx context.Context, store Store) (*History, error) {
 		if err != nil {
 			return nil, fmt.Errorf("replicate: list %s: %w", store, err)
 		}
-		h.Objects++
-		h.Bytes += o.Size
 		if txid, ok := segment.ParseLogKey(o.Key); ok {
 			h.Segments = append(h.Segments, SegmentInfo{Key: o.Key, Bytes: o.Size, Claim: o.Size == segment.ClaimSize, MinTXID: txid})
 		} else if txid, sum, ok := segment.ParseSnapshotKey(o.Key); ok {
 			snaps = append(snaps, snapshotKey{txid, sum, o.Size})
 		} else if !ownKey(o.Key) {
 			h.Foreign = append(h.Foreign, o.Key)
+			continue
 		}
+		h.Objects++
+		h.Bytes += o.Size
 	}
 	if err := h.readSnapshots(ctx, l, snaps); err != nil {
 		return nil, err

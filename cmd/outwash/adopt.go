@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +24,7 @@ import (
 
 var adoptVerb = &verb{
 	name:  "adopt",
-	args:  "DB URL",
+	args:  "DB [URL]",
 	brief: "make a database that its replica refuses the replica's next state",
 	help: `A replica refuses a database that does not continue it: another one, a stale or
 diverged copy, an earlier state. This makes the database's present state the next
@@ -35,6 +36,8 @@ Nothing is deleted: what the replica had stays restorable by its TXIDs. SQLite
 checks the database before; a corrupt one is refused. A database that continues
 the replica needs nothing of this, and nothing is done.
 
+Without a URL the replica is the one that the configuration file names for DB.
+
 No other process may replicate the database meanwhile. To take the replica's
 state instead: outwash restore -force -o DB URL.
 
@@ -42,10 +45,12 @@ Examples:
   outwash adopt app.db s3://my-bucket/app
   outwash adopt -yes app.db file:///var/backups/app
   outwash adopt -yes -json app.db s3://my-bucket/app
+  outwash adopt -config /etc/outwash.yml /var/lib/app.db
 `,
 	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeCorrupt, codeAccess, codeVersion, codeUnconfirmed, codeBusy, codeInterrupted},
 	flags: func(fs *flag.FlagSet) runner {
 		var a adoption
+		a.declare(fs)
 		fs.BoolVar(&a.yes, "yes", false, "don't ask")
 		fs.BoolVar(&a.json, "json", false, "print the result as JSON")
 		return a.run
@@ -56,6 +61,7 @@ Examples:
 var errContinues = errors.New("the database continues the replica")
 
 type adoption struct {
+	replicaFlags
 	yes, json bool
 
 	u      *ui
@@ -91,7 +97,7 @@ type adoptOverridden struct {
 
 func (a *adoption) run(ctx context.Context, u *ui, args []string) error {
 	switch {
-	case len(args) < 2 || args[0] == "" || args[1] == "":
+	case len(args) == 0 || slices.Contains(args, "") || len(args) == 1 && a.configPath() == "":
 		return usagef("the database and the replica's URL are expected: see \"outwash help adopt\"")
 	case len(args) > 2:
 		return usagef("one database and one URL expected, and there is also %q", args[2])
@@ -101,7 +107,7 @@ func (a *adoption) run(ctx context.Context, u *ui, args []string) error {
 	if err != nil {
 		return err
 	}
-	store, err := replicate.OpenStore(ctx, args[1])
+	store, err := a.open(ctx, args[len(args)-1])
 	if err != nil {
 		return err
 	}

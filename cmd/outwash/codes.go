@@ -45,7 +45,7 @@ var exitCodes = []struct {
 }{
 	{codeOK, "success", nil},
 	{codeInterrupted, "interrupted by a signal; nothing half-done is left", []error{errInterrupted}},
-	{codeUsage, "wrong usage: command line, URL or environment", []error{replicate.ErrConfig}},
+	{codeUsage, "wrong usage: command line, URL, configuration file or environment", []error{replicate.ErrConfig}},
 	{codeExists, "the output, or the demo's replica or directory, exists already", []error{replicate.ErrOutputExists, errNotEmpty}},
 	{codeVersion, "a newer outwash wrote this: upgrade", []error{replicate.ErrVersion}},
 	{codeCorrupt, "the replica is damaged, or has foreign objects where its own should be", []error{replicate.ErrCorrupt, segment.ErrChain, replicate.ErrForeign, errCheck}},

@@ -69,6 +69,10 @@ Replica URLs:
                                         other providers; quote it, because of the &
   file:///DIRECTORY                     a directory on this machine
 
+Or a configuration file says where the replicas are, and with which credentials;
+Litestream's will do. Commands then take the database's path for the URL:
+  outwash restore -config FILE /var/lib/app.db
+
 Flags are written -x or --x, before or after the arguments.
 "outwash help COMMAND" tells the rest.
 

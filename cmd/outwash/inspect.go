@@ -21,7 +21,8 @@ var inspectVerb = &verb{
 	brief: "show what is in an object of a replica, and what is broken about it",
 	help: `Decodes and verifies one object: the replica's root, a log segment or claim, a
 page segment, a snapshot, a data object; or the spool beside a database. The
-argument is a file, the URL of an object, or - for standard input. For a segment
+argument is a file, the URL of an object, or - for standard input; with -config
+what the file says of the object's replica is used, credentials for instance. For a segment
 whose blocks are in a data object, that one's index is verified too, and with
 -full every block.
 
@@ -38,6 +39,7 @@ Examples:
 	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
 	flags: func(fs *flag.FlagSet) runner {
 		var f inspectFlags
+		f.declare(fs)
 		fs.BoolVar(&f.long, "l", false, "list every block, with its pages and their hashes")
 		fs.BoolVar(&f.full, "full", false, "read and verify the blocks in data objects, too")
 		fs.BoolVar(&f.json, "json", false, "print JSON, blocks included")
@@ -45,14 +47,17 @@ Examples:
 	},
 }
 
-type inspectFlags struct{ long, full, json bool }
+type inspectFlags struct {
+	replicaFlags
+	long, full, json bool
+}
 
 func (f *inspectFlags) run(ctx context.Context, u *ui, args []string) error {
 	arg, err := oneArg("inspect", "the object or file to inspect", args)
 	if err != nil {
 		return err
 	}
-	obj, err := openObject(ctx, u, arg)
+	obj, err := f.openObject(ctx, u, arg)
 	if err != nil {
 		return err
 	}
@@ -91,7 +96,7 @@ type object struct {
 }
 
 // openObject finds what the argument names.
-func openObject(ctx context.Context, u *ui, arg string) (*object, error) {
+func (f *inspectFlags) openObject(ctx context.Context, u *ui, arg string) (*object, error) {
 	var err error
 	o := &object{name: arg}
 	switch {
@@ -114,7 +119,7 @@ func openObject(ctx context.Context, u *ui, arg string) (*object, error) {
 			return nil, err
 		}
 		o.key = key
-		if o.store, err = replicate.OpenStore(ctx, storeURL); err != nil {
+		if o.store, err = f.open(ctx, storeURL); err != nil {
 			return nil, err
 		}
 		o.name = o.store.String() + "/" + key

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -12,9 +13,11 @@ import (
 
 var lsVerb = &verb{
 	name:  "ls",
-	args:  "URL",
+	args:  "URL|DB",
 	brief: "list what can be restored from a replica",
-	help: `Lists the ranges of transactions (TXIDs) that can be restored, the snapshots,
+	help: `DB is the path of a database that a configuration file lists.
+
+Lists the ranges of transactions (TXIDs) that can be restored, the snapshots,
 and the newest 20 sessions: who wrote the replica, and since when. The writer is
 the newest of them: a session says when it begins, not when it ends. It takes a
 request for each 1000 objects, a small one for each snapshot and session listed,
@@ -25,6 +28,7 @@ Examples:
   outwash ls s3://my-bucket/app
   outwash ls -l file:///var/backups/app
   outwash ls -json s3://my-bucket/app
+  outwash ls -config /etc/outwash.yml /var/lib/app.db
 `,
 	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
 	flags: func(fs *flag.FlagSet) runner {
@@ -171,10 +175,43 @@ func printHistory(u *ui, h *replicate.History, long bool) {
 	}
 	if len(h.Foreign) > 0 {
 		u.printf("\nNot Outwash's, left alone:\n")
-		for _, key := range h.Foreign {
-			u.printf("  %s\n", printable(key))
+		for _, line := range foreign(h.Foreign) {
+			u.printf("  %s\n", line)
 		}
 	}
+}
+
+// foreign lists keys, or the folders that they are in if there are many: those of
+// another program's replica, for instance.
+func foreign(keys []string) []string {
+	const most = 10
+	var lines, folders []string
+	in := map[string]int{}
+	for _, key := range keys {
+		lines = append(lines, printable(key))
+		folder := key
+		if dir, _, ok := strings.Cut(key, "/"); ok {
+			folder = dir + "/"
+		}
+		if in[folder]++; in[folder] == 1 {
+			folders = append(folders, folder)
+		}
+	}
+	if len(lines) <= most {
+		return lines
+	}
+	lines = nil
+	for _, f := range folders {
+		if in[f] == 1 {
+			lines = append(lines, printable(f))
+		} else {
+			lines = append(lines, fmt.Sprintf("%s (%s)", printable(f), plural(in[f], "object", "objects")))
+		}
+		if len(lines) > most {
+			return append(lines[:most], fmt.Sprintf("and others, %s in all: see -json", plural(len(keys), "object", "objects")))
+		}
+	}
+	return lines
 }
 
 func printSegments(u *ui, h *replicate.History) {

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/outwash/outwash/internal/suggest"
 	_ "github.com/outwash/outwash/s3store" // s3:// URLs
 )
 
@@ -37,7 +38,7 @@ type runner func(ctx context.Context, u *ui, args []string) error
 // verbs lists every verb in the order of the help. It is a function because the
 // help verb needs it.
 func verbs() []*verb {
-	return []*verb{restoreVerb, adoptVerb, lsVerb, inspectVerb, policyVerb, demoVerb, versionVerb, helpVerb(), demoWriterVerb}
+	return []*verb{restoreVerb, adoptVerb, lsVerb, inspectVerb, configVerb, policyVerb, demoVerb, versionVerb, helpVerb(), demoWriterVerb}
 }
 
 // run is the whole program but for the process around it.
@@ -66,6 +67,8 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 		u.print(verbHelp(v))
 		return codeOK
 	}
+	file := configOf(fs)
+	file.note = u.note
 	asJSON := boolFlag(fs, "json")
 	if err != nil {
 		return u.fail(v.name, err, asJSON)
@@ -78,6 +81,9 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	setupDriver()
 
 	err = do(ctx, u, pos)
+	if err != nil && file.explain != nil {
+		err = file.explain(err)
+	}
 	if err != nil && ctx.Err() != nil {
 		err = errInterrupted
 	}
@@ -100,7 +106,7 @@ func findVerb(name string) (*verb, error) {
 			names = append(names, v.name)
 		}
 	}
-	if n := nearest(name, names); n != "" {
+	if n := suggest.Nearest(name, names); n != "" {
 		return nil, usagef("unknown command %q: did you mean %q?", name, n)
 	}
 	return nil, usagef("unknown command %q: see \"outwash help\"", name)

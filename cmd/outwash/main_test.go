@@ -43,6 +43,8 @@ func TestS3(t *testing.T) {
 		"LOG1="+server.URL("demo/log/0000000000000001"),
 		"LOG0="+server.URL("demo/log/0000000000ffffff"),
 		"NOWHERE="+server.URL("nowhere"),
+		"BUCKET="+server.Bucket, "ENDPOINT="+server.Endpoint,
+		"CONFIGURED="+server.URL("configured")+"&region=us-east-1&force-path-style=true",
 		"NOBUCKET=s3://nobucket/demo?endpoint="+server.Endpoint,
 	)...)
 }
@@ -193,18 +195,6 @@ func TestExitCodes(t *testing.T) {
 	}
 	if got := codeOf(context.DeadlineExceeded); got != codeAccess {
 		t.Errorf("deadline: exit code %d", got)
-	}
-}
-
-func TestNearest(t *testing.T) {
-	words := []string{"restore", "ls", "inspect", "demo", "version", "help"}
-	for in, want := range map[string]string{
-		"restroe": "restore", "rest": "restore", "lst": "ls", "ispect": "inspect",
-		"dmeo": "demo", "vers": "version", "frobnicate": "", "x": "",
-	} {
-		if got := nearest(in, words); got != want {
-			t.Errorf("nearest(%q) = %q, expected %q", in, got, want)
-		}
 	}
 }
 

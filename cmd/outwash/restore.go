@@ -12,9 +12,11 @@ import (
 
 var restoreVerb = &verb{
 	name:  "restore",
-	args:  "URL",
+	args:  "URL|DB",
 	brief: "rebuild a database from its replica, as it was at any transaction",
-	help: `Restores the newest state, or the one that -txid or -timestamp select. Every
+	help: `Restores the newest state, or the one that -txid or -timestamp select. DB is the
+path of a database that a configuration file lists; it is restored there if -o
+names no other place. Nothing is overwritten unless -force is given. Every
 byte read is verified: each object, the chain from object to object, each page,
 the checksum after each transaction. The output is complete or absent.
 
@@ -26,6 +28,7 @@ Examples:
   outwash restore -o yesterday.db -timestamp 2026-01-31T18:30:00Z s3://my-bucket/app
   outwash restore -o then.db -txid 4711 s3://my-bucket/app
   outwash restore -dry-run s3://my-bucket/app
+  outwash restore -config /etc/outwash.yml /var/lib/app.db
   outwash restore -o app.db 's3://my-bucket/app?endpoint=https://s3.example.com&region=eu-1'
 `,
 	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeExists, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
@@ -33,7 +36,7 @@ Examples:
 		var f restoreFlags
 		f.declare(fs)
 		f.check = choiceValue{checkQuick, []string{checkNone, checkQuick, checkFull}}
-		fs.StringVar(&f.output, "o", "", "`PATH` of the database to make; needed unless -dry-run is given")
+		fs.StringVar(&f.output, "o", "", "`PATH` of the database to make; needed with a URL, unless -dry-run is given")
 		fs.Var(&f.txid, "txid", "restore the state after transaction `N`: decimal, or hexadecimal after 0x\nas in 0x00000000000001f4, the name of an object")
 		fs.Var(&f.timestamp, "timestamp", "restore the state after the last commit at or before `TIME`:\nRFC 3339, with or without a fraction of a second")
 		fs.BoolVar(&f.force, "force", false, "replace an existing database; no process may have it open")
@@ -63,24 +66,27 @@ type restoreResult struct {
 }
 
 func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
-	raw, err := oneArg("restore", "the replica's URL", args)
+	arg, err := oneArg("restore", "the replica's URL", args)
 	if err != nil {
 		return err
 	}
 	switch {
-	case f.output == "" && !f.dryRun:
+	case f.output == "" && !f.dryRun && isURL(arg):
 		return usagef("-o PATH is missing: where the database should go")
 	case f.txid != 0 && !f.timestamp.IsZero():
 		return usagef("-txid and -timestamp exclude each other")
 	case f.parallelism < 1 || f.parallelism > 64:
 		return usagef("-parallelism %d: expected 1 to 64", f.parallelism)
 	}
-	if st, err := os.Stat(f.output); err == nil && st.IsDir() {
-		return usagef("-o %s is a directory: give the name of the database file", f.output)
-	}
-	store, err := f.open(ctx, raw)
+	store, err := f.open(ctx, arg)
 	if err != nil {
 		return err
+	}
+	if f.output == "" && !f.dryRun {
+		f.output = f.database.Path
+	}
+	if st, err := os.Stat(f.output); err == nil && st.IsDir() {
+		return usagef("-o %s is a directory: give the name of the database file", f.output)
 	}
 
 	bar := u.progress("reading", f.json)

@@ -1,0 +1,196 @@
+package config_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outwash/outwash/replicate/config"
+	_ "github.com/outwash/outwash/s3store"
+)
+
+// env is the environment of these tests.
+func env(name string) (string, bool) {
+	v, ok := map[string]string{
+		"MINIO_ACCESS_KEY": "planted-id", "MINIO_SECRET_KEY": "planted-secret: {#'\"",
+		"BUCKET": "from-env", "EMPTY": "", "REGION": "eu-west-1", "YAML": "x\nregion: y",
+	}[name]
+	return v, ok
+}
+
+// show is a database in a form that tests compare.
+func show(d *config.Database) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s -> %s", d.Path, d.URL)
+	for _, k := range slices.Sorted(maps.Keys(d.Settings)) {
+		fmt.Fprintf(&b, " %s=%s", k, d.Settings[k])
+	}
+	if p := d.Params(); len(p) > 0 {
+		fmt.Fprintf(&b, " %s", strings.Join(p, " "))
+	}
+	return b.String()
+}
+
+// TestGuide reads every file of the guide.
+func TestGuide(t *testing.T) {
+	for name, want := range map[string]string{
+		"url":                 "/path/to/local/db -> s3://BUCKETNAME/PATHNAME access-key-id=AKIAxxxxxxxxxxxxxxxx secret-access-key=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/xxxxxxxxx",
+		"fields":              "/path/to/local/db -> s3://BUCKETNAME/PATHNAME region=us-east-1",
+		"per-replica":         "/path/to/local/db -> s3://BUCKETNAME/PATHNAME access-key-id=AKIAxxxxxxxxxxxxxxxx secret-access-key=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/xxxxxxxxx",
+		"access-point":        "/path/to/db -> s3://arn:aws:s3:us-east-2:123456789012:accesspoint/my-access-point/backups/prod",
+		"access-point-region": "/path/to/db -> s3://arn:aws:s3:us-east-2:123456789012:accesspoint/my-access-point/backups region=us-east-2",
+		"minio":               "/path/to/local/db -> s3://mybucket/mydb access-key-id=planted-id endpoint=https://minio.example.com:9000 region=us-east-1 secret-access-key=planted-secret: {#'\"",
+	} {
+		file := filepath.Join("testdata", "guide", name+".yml")
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, data := range []string{string(data), strings.ReplaceAll(string(data), "\n", "\r\n"), "\ufeff" + string(data), "---\n" + string(data)} {
+			c, err := config.Parse(file, []byte(data), env)
+			if err != nil {
+				t.Errorf("%v", err)
+				continue
+			}
+			if len(c.Databases) != 1 || show(c.Databases[0]) != want {
+				t.Errorf("%s: %s\nexpected %s", name, show(c.Databases[0]), want)
+			}
+			if w := c.Warnings(); len(w) > 0 {
+				t.Errorf("%s: %q", name, w)
+			}
+			if _, err := c.Store("/path/to/elsewhere"); err == nil || !strings.Contains(err.Error(), c.Databases[0].Path) {
+				t.Errorf("%s: another database: %v", name, err)
+			}
+		}
+	}
+}
+
+func TestLitestreamFile(t *testing.T) {
+	c, err := config.Load("testdata/all-honoured-or-ignored.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"/var/lib/one.db -> s3://bucket/one region=eu-central-1 replica_max_lag=30s replica_restore=auto",
+		"/var/lib/two.db -> s3://bucket/two force-path-style=true region=eu-central-1 replica_max_lag=5s",
+		wd + "/three.db -> file://" + wd + "/backup/three replica_max_lag=5s",
+		"/var/lib/four.db -> file:///backup/four replica_max_lag=5s",
+	}
+	var got []string
+	for _, d := range c.Databases {
+		got = append(got, show(d))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%s\nexpected\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	w := c.Warnings()
+	if len(w) != 1 {
+		t.Fatalf("warnings: %q", w)
+	}
+	for _, key := range []string{"addr (line 2)", "mcp-addr", "exec", "logging", "levels", "snapshot", "l0-retention", "shutdown-sync-timeout",
+		"meta-path", "monitor-interval", "checkpoint-interval", "busy-timeout", "min-checkpoint-page-count", "name", "retention", "snapshot-interval", "validation-interval (line 29)"} {
+		if !strings.Contains(w[0], key) {
+			t.Errorf("%q doesn't name %s", w[0], key)
+		}
+	}
+}
+
+// TestForms reads what people write beside the guide's forms.
+func TestForms(t *testing.T) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct{ yaml, want string }{
+		"home":             {"dbs: [{path: ~/a.db, replica: {path: ~/r}}]", home + "/a.db -> file://" + home + "/r"},
+		"space":            {"dbs: [{path: /a.db, replica: {type: file, path: '/r 1?x'}}]", "/a.db -> file:///r%201%3Fx"},
+		"file-wide bucket": {"bucket: b\nregion: r1\ndbs: [{path: /a, replica: {type: s3, path: p}}]", "/a -> s3://b/p region=r1"},
+		"top of a bucket":  {"dbs: [{path: /a, replica: {type: s3, bucket: b}}]", "/a -> s3://b"},
+		"arn as bucket":    {"dbs: [{path: /a, replica: {type: s3, bucket: 'arn:aws:s3:eu-1:1:accesspoint/x', path: p}}]", "/a -> s3://arn:aws:s3:eu-1:1:accesspoint/x/p"},
+		"digits as bucket": {"dbs: [{path: /a, replica: {type: s3, bucket: 0123, path: 1e3}}]", "/a -> s3://0123/1e3"},
+		"replica's region": {"region: r1\ndbs: [{path: /a, replica: {url: s3://b/p, region: r2}}]", "/a -> s3://b/p region=r2"},
+		"url's region":     {"region: r1\ndbs: [{path: /a, replica: {url: 's3://b/p?region=r2'}}]", "/a -> s3://b/p?region=r2"},
+		"same region":      {"dbs: [{path: /a, replica: {url: 's3://b/p?region=r2', region: r2}}]", "/a -> s3://b/p?region=r2 region=r2"},
+		"own credentials": {"access-key-id: id1\nsecret-access-key: s1\ndbs: [{path: /a, replica: {url: s3://b/p, access-key-id: id2, secret-access-key: s2}}]",
+			"/a -> s3://b/p access-key-id=id2 secret-access-key=s2"},
+		"shared credentials": {"access-key-id: id1\nsecret-access-key: s1\ndbs: [{path: /a, replica: {url: s3://b/p}}]",
+			"/a -> s3://b/p access-key-id=id1 secret-access-key=s1"},
+		"file-wide settings and a directory": {"access-key-id: id1\nsecret-access-key: s1\ndbs: [{path: /a, replica: {path: /r}}]", "/a -> file:///r"},
+		"variables":                          {"dbs: [{path: /a, replica: {type: s3, bucket: $BUCKET, path: 'x-${BUCKET}/$BUCKET', region: \"${REGION}\"}}]", "/a -> s3://from-env/x-from-env/from-env region=eu-west-1"},
+		"variable with YAML":                 {"dbs: [{path: /a, replica: {url: s3://b/p, region: $YAML}}]", "/a -> s3://b/p region=x\nregion: y"},
+		"empty variable":                     {"dbs: [{path: /a, replica: {url: s3://b/p, region: $EMPTY}}]", "/a -> s3://b/p"},
+		"missing variable in what may be":    {"dbs: [{path: /a, replica: {url: s3://b/p, region: $NOWHERE}}]", "/a -> s3://b/p"},
+		"variable in a comment":              {"dbs: [{path: /a, replica: {url: s3://b/p}}] # ${NOWHERE", "/a -> s3://b/p"},
+		"variable in what is ignored":        {"addr: ${NOWHERE\ndbs: [{path: /a, replica: {url: s3://b/p}}]", "/a -> s3://b/p"},
+		"dollar": {"dbs: [{path: /a, replica: {url: s3://b/p, access-key-id: id, secret-access-key: 'a$1$$ b$'}}]",
+			"/a -> s3://b/p access-key-id=id secret-access-key=a$1$$ b$"},
+		"yes":         {"dbs: [{path: /a, replica: {url: s3://b/p, force-path-style: yes}}]", "/a -> s3://b/p force-path-style=true"},
+		"off":         {"dbs: [{path: /a, replica: {url: s3://b/p, force-path-style: Off}}]", "/a -> s3://b/p force-path-style=false"},
+		"null":        {"region: r1\ndbs: [{path: /a, replica: {url: s3://b/p, region: ~}}]", "/a -> s3://b/p region=r1"},
+		"case of url": {"dbs: [{path: /a, replica: {url: S3://b/P}}]", "/a -> s3://b/P"},
+		"anchor":      {"x: &r {region: r1}\ndbs: [{path: /a, replica: {<<: *r, url: s3://b/p}}]", ""},
+		"merge":       {"dbs:\n- path: /a\n  replica: &r\n    url: s3://b/p\n    region: r1\n- path: /b\n  replica:\n    <<: *r\n    url: s3://b/q", "/a -> s3://b/p region=r1"},
+		"folded":      {"dbs:\n- path: >-\n    /a\n  replica:\n    url: |-\n      s3://b/p", "/a -> s3://b/p"},
+	} {
+		c, err := config.Parse("f", []byte(tt.yaml), env)
+		switch {
+		case tt.want == "":
+			if err == nil {
+				t.Errorf("%s: no error", name)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+		case show(c.Databases[0]) != tt.want:
+			t.Errorf("%s: %s\nexpected %s", name, show(c.Databases[0]), tt.want)
+		}
+	}
+	c, err := config.Parse("f", []byte("dbs: [{path: /a, replica: {url: s3://b/p, access-key-id: id, secret-access-key: '$a${b}'}}]"), nil)
+	if err != nil || c.Databases[0].Settings["secret-access-key"] != "$a${b}" {
+		t.Errorf("without variables: %v", err)
+	}
+}
+
+func TestIntervals(t *testing.T) {
+	c, err := config.Parse("f", []byte("sync-interval: 1m\ndbs: [{path: /a, replica: {url: s3://b/p}}]"), env)
+	if err != nil || c.Databases[0].MaxLag != time.Minute || c.Databases[0].Restore {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestSecretsStaySecret prints what can be printed.
+func TestSecretsStaySecret(t *testing.T) {
+	c, err := config.Parse("f", []byte("access-key-id: planted1\nsecret-access-key: planted2\ndbs: [{path: /a, replica: {url: s3://b/p}}]"), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := c.Databases[0]
+	out := ""
+	for _, v := range []any{c, d, *d, d.Settings, d.Sources} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			out += fmt.Sprintf(verb+"\n", v)
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Error(err)
+		}
+		out += string(b) + "\n"
+	}
+	for line := range strings.SplitSeq(out, "\n") {
+		if strings.Contains(line, "planted") || strings.Contains(line, fmt.Sprintf("%x", "planted")) {
+			t.Errorf("shown: %s", line)
+		}
+	}
+	if !strings.Contains(out, "secret-access-key") {
+		t.Error("nothing says which settings there are")
+	}
+}

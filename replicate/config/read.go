@@ -1,0 +1,198 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outwash/outwash/internal/objstore"
+)
+
+// reader makes a Config from a tree, and collects what is wrong with it.
+type reader struct {
+	c        *Config
+	env      lookup
+	problems []*Error
+	root     *node
+}
+
+func (r *reader) file(root *node) {
+	r.root = root
+	if root.kind != mapping && root.kind != null {
+		r.problem(root.pos, "a mapping is expected, beginning with dbs:, and this is %s", root.kind)
+		return
+	}
+	r.keys(root, inFile, settingNames(objstore.Schemes()...))
+	dbs := root.get("dbs")
+	switch {
+	case dbs == nil || dbs.kind == list && len(dbs.items) == 0:
+		r.problem(root.pos, "there are no databases: dbs: is missing or empty")
+		return
+	case dbs.kind != list:
+		r.problem(dbs.pos, "dbs: a list is expected, each database beginning with - path:, and this is %s", dbs.kind)
+		return
+	}
+	var at []pos
+	for _, n := range dbs.items {
+		if d := r.database(n); d != nil {
+			r.c.Databases, at = append(r.c.Databases, d), append(at, n.pos)
+		}
+	}
+	r.conflicts(at)
+}
+
+// keys goes through the keys of a mapping: those that are ignored are noted, those
+// that must not be there are problems. settings are names that stores know.
+func (r *reader) keys(n *node, at level, settings []string) {
+	for _, e := range n.entries {
+		k := findKey(e.key, at)
+		switch {
+		case slices.Contains(settings, e.key):
+		case k == nil:
+			r.problem(e.pos, "%s", unknownKey(e.key, at, settings))
+		case k.class == ignored:
+			r.c.Ignored = append(r.c.Ignored, Ignored{e.key, e.line, e.column, k.note})
+		case k.class == refused:
+			r.problem(e.pos, "%s: %s", e.key, k.note)
+		case k.class == setting && len(settings) > 0:
+			// It would not do what somebody counts on.
+			r.problem(e.pos, "%s is not supported yet: remove it, if replicas may be without", e.key)
+		case k.class == setting && at == inReplica:
+			r.problem(e.pos, "%s means nothing to a replica that is not in S3: remove it, or write type: s3", e.key)
+		}
+	}
+}
+
+// settingNames are the settings of these kinds of stores.
+func settingNames(schemes ...string) []string {
+	var names []string
+	for _, scheme := range schemes {
+		for _, s := range objstore.SettingsOf(scheme) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// database reads an element of dbs.
+func (r *reader) database(n *node) *Database {
+	if n.kind != mapping {
+		r.problem(n.pos, "a database is expected, beginning with path:, and this is %s", n.kind)
+		return nil
+	}
+	r.keys(n, inDB, nil)
+	if dir := n.get("dir"); dir != nil {
+		return nil // refused already
+	}
+	d := &Database{file: r.c.Name}
+	p, ok := r.text(n, "path", true)
+	switch {
+	case !ok:
+		return nil
+	case p.text == "":
+		r.problem(n.pos, "path: is missing: the database's file")
+	default:
+		var err error
+		if d.Path, err = absolute(p.text); err != nil {
+			r.problem(p.pos, "path: %v", err)
+			return nil
+		}
+	}
+	if b, ok := r.text(n, "restore-if-db-not-exists", false); ok && b.text != "" {
+		if d.Restore, ok = boolean(b.text); !ok {
+			r.problem(b.pos, "restore-if-db-not-exists: true or false is expected")
+		}
+	}
+	one, many := n.get("replica"), n.get("replicas")
+	switch {
+	case one != nil && many != nil:
+		r.problem(many.pos, "replica: and replicas: exclude each other: write replica: alone")
+		return nil
+	case many != nil && many.kind != list:
+		r.problem(many.pos, "replicas: a list of one replica is expected, and this is %s", many.kind)
+		return nil
+	case many != nil && len(many.items) > 1:
+		r.problem(many.items[1].pos, "a database has one replica: keep one of these %d, as replica:, and let the bucket be replicated (S3 replication) for a second copy", len(many.items))
+		return nil
+	case many != nil && len(many.items) == 1:
+		one = many.items[0]
+	}
+	if one == nil || one.kind == null {
+		r.problem(n.pos, "the database has no replica: write replica: with a url:")
+		return nil
+	}
+	if one.kind != mapping {
+		r.problem(one.pos, "replica: url:, or type: with its fields, is expected, and this is %s", one.kind)
+		return nil
+	}
+	if !r.replica(d, one) || d.Path == "" {
+		return nil
+	}
+	return d
+}
+
+// value is the text of a key, and what is behind it.
+type value struct {
+	pos
+	text  string
+	plain bool
+	vars  []string
+}
+
+// text returns a key's value with variables replaced, "" if there is none; false
+// if it is no value. If it is needed, its variables must be set.
+func (r *reader) text(n *node, key string, needed bool) (value, bool) {
+	v := n.get(key)
+	if v == nil {
+		return value{pos: n.pos}, true
+	}
+	if v.kind != scalar {
+		r.problem(v.pos, "%s: a value is expected, and this is %s", key, v.kind)
+		return value{}, false
+	}
+	x, err := expand(v.text, r.env)
+	if err != nil {
+		r.problem(v.pos, "%s: %v", key, err)
+		return value{}, false
+	}
+	if needed && x.missing != "" {
+		r.problem(v.pos, "%s: the environment has no %s", key, x.missing)
+		return value{}, false
+	}
+	return value{v.pos, x.text, v.plain, x.used}, true
+}
+
+// boolean takes what YAML has called true and false over the years.
+func boolean(s string) (b, ok bool) {
+	switch strings.ToLower(s) {
+	case "true", "yes", "on", "y":
+		return true, true
+	case "false", "no", "off", "n":
+		return false, true
+	}
+	return false, false
+}
+
+// interval reads a duration that is longer than nothing.
+func interval(s string) (time.Duration, bool) {
+	d, err := time.ParseDuration(s)
+	return d, err == nil && d > 0
+}
+
+// conflicts finds databases that are listed twice, and replicas that would lie on
+// or in one another. at are the databases' places.
+func (r *reader) conflicts(at []pos) {
+	for i, d := range r.c.Databases {
+		here, _ := d.source("url")
+		for j, other := range r.c.Databases[:i] {
+			if d.Path == other.Path {
+				r.problem(at[i], "the database %s is listed in line %d already", d.Path, at[j].line)
+				continue
+			}
+			if how := collide(d, other); how != "" {
+				there, _ := other.source("url")
+				r.problem(pos{here.Line, here.Column}, "%s (the other one: line %d): give each a path of its own", how, there.Line)
+			}
+		}
+	}
+}
