@@ -192,10 +192,11 @@ func judgeMessage(f facts, t Target) (verdict, bool) {
 		return verdict{cause: "quota", remedy: "a cap of the account is used up: raise it under Caps and Alerts"}, true
 	// S3 User Guide, "Object Lock considerations": such a bucket takes no write without.
 	case has("content-md5") && has("object lock"):
-		return verdict{cause: "object-lock", kind: objstore.ErrUnsupported, remedy: "the bucket's object lock wants checksums that this server is not sent: use a bucket without default retention"}, true
-	case f.status == http.StatusForbidden && (has("object lock") || has("object protected") || has("worm protected")):
+		return verdict{cause: "object-lock", kind: objstore.ErrUnsupported, remedy: "the bucket's object lock wants a checksum with every write: set put-object-content-md5=true, or use a bucket without default retention"}, true
+	// DeleteObjects answers key by key, without a status.
+	case (f.status == http.StatusForbidden || f.code == "AccessDenied") && (has("object lock") || has("object protected") || has("worm protected")):
 		return byCode["ObjectLocked"], true
-	case f.status == http.StatusForbidden && (has("multi-factor") || has("mfa delete")):
+	case (f.status == http.StatusForbidden || f.code == "AccessDenied") && (has("multi-factor") || has("mfa delete")):
 		return verdict{cause: "mfa", kind: objstore.ErrDenied, remedy: "a policy asks for multi-factor authentication, which a program can't give: exempt the replica's path"}, true
 	}
 	return verdict{}, false

@@ -30,9 +30,12 @@ func judgeConnection(err error, t Target) verdict {
 	}
 	var dns *net.DNSError
 	var op *net.OpError
+	var refused *refusedByProxy
 	var timeout interface{ Timeout() bool }
 	text := err.Error()
 	switch {
+	case errors.As(err, &refused):
+		return judgeProxy(refused)
 	case errors.As(err, &op) && op.Op == "proxyconnect", strings.Contains(text, "proxyconnect "):
 		return verdict{cause: "proxy", retry: true, remedy: "the proxy can't be reached: " + proxyRemedy}
 	case strings.Contains(text, "Proxy Authentication Required"):

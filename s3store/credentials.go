@@ -28,7 +28,7 @@ const credentialsTimeout = 15 * time.Second
 // Nothing is logged: the SDK's logs can show requests with session tokens.
 func loadConfig(ctx context.Context, limit time.Duration, opts ...func(*config.LoadOptions) error) (aws.Config, error) {
 	// The SDK's own kind of client: where AWS_CA_BUNDLE is set, it takes no other.
-	client := awshttp.NewBuildableClient().WithTimeout(limit)
+	client := awshttp.NewBuildableClient().WithTransportOptions(nameProxy).WithTimeout(limit)
 	opts = append(opts, config.WithHTTPClient(client), config.WithLogger(logging.Nop{}), config.WithClientLogMode(0),
 		// Containers' credentials are fetched by a client of their own.
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
