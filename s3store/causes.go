@@ -136,7 +136,8 @@ func judgeResponse(f facts, t Target) verdict {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		return verdict{cause: "region", kind: objstore.ErrConfig, remedy: "the server redirects: correct the region or the endpoint"}
 	case http.StatusBadRequest:
-		if strings.HasPrefix(t.Endpoint, "http://") && strings.Contains(f.message, "HTTPS") {
+		// S3 servers give a code; what speaks https says something in prose.
+		if strings.HasPrefix(t.Endpoint, "http://") && (f.code == "" || f.code == "UnknownError" || strings.Contains(f.message, "HTTPS")) {
 			return verdict{cause: "https", kind: objstore.ErrConfig, remedy: "the server speaks https, not http: write endpoint=https://…"}
 		}
 	}
@@ -171,7 +172,8 @@ func specific(v verdict, f facts, t Target) verdict {
 			v.remedy += "; it takes the access key of an R2 API token, at the endpoint of its own account"
 		}
 	case "clock":
-		if !f.date.IsZero() && !f.sent.IsZero() {
+		// The times tell nothing if the SDK has corrected that of the request.
+		if !f.date.IsZero() && !f.sent.IsZero() && f.sent.Sub(f.date).Abs() > time.Minute {
 			v.remedy = fmt.Sprintf("this machine's clock says %s, the server's %s (%s apart): set the clock",
 				f.sent.UTC().Format(time.RFC3339), f.date.UTC().Format(time.RFC3339), f.sent.Sub(f.date).Abs().Round(time.Second))
 		}

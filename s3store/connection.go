@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -55,6 +56,9 @@ func judgeConnection(err error, t Target) verdict {
 		return verdict{cause: "unreachable", retry: true, remedy: "the network has no way to the server: " + reachRemedy(t)}
 	case err == errNoProgress, errors.As(err, &timeout) && timeout.Timeout():
 		return verdict{cause: "timeout", retry: true, remedy: "the server does not answer: " + reachRemedy(t)}
+	}
+	if strings.HasPrefix(t.Endpoint, "http://") && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		return verdict{cause: "connection", retry: true, remedy: "the server hangs up: if its port is one for https, write endpoint=https://…"}
 	}
 	return verdict{cause: "connection", retry: true}
 }

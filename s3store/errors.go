@@ -202,6 +202,9 @@ func ExplainConnection(t Target, err error) Problem {
 
 // describe says what the server or the system said, without the SDK's frames.
 func describe(err error) string {
+	if cut := (*cutOff)(nil); errors.As(err, &cut) {
+		return cut.end.Error() + ": before that: " + describe(cut.last)
+	}
 	var many *exhausted
 	suffix := ""
 	if errors.As(err, &many) && many.attempts > 1 {

@@ -155,16 +155,22 @@ func (s *store) retryWithin(ctx context.Context, op, key string, limit time.Dura
 // cutShort is the error of an operation whose time was over, or which was
 // cancelled. Why it took so long is what people need to know.
 func (s *store) cutShort(op, key string, cerr, last error) error {
-	err := s.fail(op, key, cerr)
 	if last == nil {
+		err := s.fail(op, key, cerr)
 		if errors.Is(cerr, context.DeadlineExceeded) {
 			err = &storeError{err.Error() + ": no answer until then", []error{err}}
 		}
 		return err
 	}
-	last = withoutContext(last)
-	return &storeError{err.Error() + ": before that: " + describe(last), []error{err, last}}
+	return s.fail(op, key, &cutOff{cerr, withoutContext(last)})
 }
+
+// cutOff is the end of an operation's time, and why it took so long: the cause by
+// which the whole is judged.
+type cutOff struct{ end, last error }
+
+func (e *cutOff) Error() string   { return e.end.Error() + ": before that: " + e.last.Error() }
+func (e *cutOff) Unwrap() []error { return []error{e.last, e.end} }
 
 // maxRetryAfter is how long a server may keep us away at a time: less than what
 // the engine gives an attempt, which else would end without having asked again.

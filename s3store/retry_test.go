@@ -142,3 +142,23 @@ func (s *store) transport(f func(*http.Transport)) {
 	o.HTTPClient = o.HTTPClient.(*awshttp.BuildableClient).WithTransportOptions(f)
 	s.client = s3.New(o)
 }
+
+// Whose time is over hears what stood in the way, not that time was short.
+func TestCutShortNamesTheCause(t *testing.T) {
+	testEnv(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	s := openTest(t, "s3://bucket/path?endpoint="+address)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s.pause = func(ctx context.Context, _ time.Duration) error { return context.DeadlineExceeded }
+	_, _, err = s.Get(ctx, "k", objstore.Range{})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "nothing listens there: ") ||
+		!strings.Contains(err.Error(), "context deadline exceeded: before that: ") || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("got %v", err)
+	}
+}

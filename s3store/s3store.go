@@ -164,7 +164,7 @@ func open(ctx context.Context, rawURL string, settings objstore.Settings) (*stor
 			return nil, &objstore.SettingError{Name: "profile", Err: fmt.Errorf("s3store: %q: %w: profile %q is in no AWS configuration file (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE): %w",
 				objstore.Redact(rawURL), objstore.ErrConfig, a.wishes.profile, err)}
 		}
-		return nil, fmt.Errorf("s3store: AWS configuration (environment, shared configuration files): %w: %w", objstore.ErrConfig, err)
+		return nil, fmt.Errorf("s3store: AWS configuration (environment, shared configuration files; AWS_CA_BUNDLE must name a file of certificates): %w: %w", objstore.ErrConfig, err)
 	}
 	return newStore(cfg, a, Options{})
 }

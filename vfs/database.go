@@ -211,7 +211,7 @@ func (db *database) decided(limit time.Duration) error {
 		return cmp.Or(db.engine.WriteError(), db.engine.Err())
 	case <-t.C:
 		s := db.engine.Status()
-		return fmt.Errorf("vfs: %s: it is not known yet how the database relates to its replica %s (%s %s); "+
+		return fmt.Errorf("vfs: %s: it is not known yet how the database relates to its replica %s (%s: %s); "+
 			"it is being found out, try again, or raise replica_open_timeout (%s)", db.path, s.Replica, s.State, s.Error, limit)
 	}
 }

@@ -21,7 +21,9 @@ import (
 // appMain is an application for the scripts: it runs SQL on a replicated
 // database, and waits until the replica has it.
 //
-//	app [-restore] [-ready FILE] DB URL SQL…
+//	app [-restore] [-ready FILE] [-within DURATION] DB URL SQL…
+//
+// It gives up after the duration of -within, and then says how replication stands.
 //
 // With -ready it then makes FILE, and goes on until it is interrupted or FILE is
 // removed, when it runs the last SQL once more.
@@ -36,6 +38,7 @@ func app(args []string) (err error) {
 	fs := flag.NewFlagSet("app", flag.ContinueOnError)
 	restore := fs.Bool("restore", false, "")
 	ready := fs.String("ready", "", "")
+	within := fs.Duration("within", time.Hour, "")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -56,7 +59,7 @@ func app(args []string) (err error) {
 		if cerr := c.Close(); err == nil {
 			err = cerr
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), min(*within, 20*time.Second))
 		defer cancel()
 		if serr := vfs.Shutdown(ctx); err == nil {
 			err = serr
@@ -68,7 +71,12 @@ func app(args []string) (err error) {
 				return err
 			}
 		}
-		_, err := vfs.Sync(context.Background(), db)
+		ctx, cancel := context.WithTimeout(context.Background(), *within)
+		defer cancel()
+		_, err := vfs.Sync(ctx, db)
+		if s, serr := vfs.Stat(db); err != nil && serr == nil {
+			fmt.Fprintln(os.Stderr, "app: status:", s.State, s.Error)
+		}
 		return err
 	}
 	if err := run(sql...); err != nil || *ready == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -27,7 +28,9 @@ type place struct {
 // clients (proxies, CAs) is read from the environment once in a process's life.
 func (p place) command(t *testing.T, name string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), name, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+commandsCache(t), "NO_PROXY=", "no_proxy=", "https_proxy=", "http_proxy=", "HTTPS_PROXY=", "HTTP_PROXY=")
