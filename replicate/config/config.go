@@ -42,8 +42,8 @@
 // working directory.
 //
 // Keys of Litestream's that mean nothing here are ignored, with one warning
-// ([Config.Warnings]). Keys that would change where data goes, or what protects it,
-// are refused: other kinds of replicas, age encryption, directories of databases.
+// ([Config.Warnings]); docs/config.md lists them. Keys that would change where data
+// goes, or what protects it, are refused: other kinds of replicas, age encryption, directories of databases.
 // So are unknown ones. Objects of Litestream's under a replica's path are left
 // alone.
 //

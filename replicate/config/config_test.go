@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -12,7 +13,7 @@ import (
 	"time"
 
 	"github.com/outwash/outwash/replicate/config"
-	_ "github.com/outwash/outwash/s3store"
+	"github.com/outwash/outwash/s3store"
 )
 
 // env is the environment of these tests.
@@ -39,6 +40,19 @@ func show(d *config.Database) string {
 
 // TestGuide reads every file of the guide.
 func TestGuide(t *testing.T) {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "none"))
+	// Where the objects are in the end.
+	places := map[string]string{
+		"url":                 "BUCKETNAME PATHNAME us-east-1 s3.us-east-1.amazonaws.com",
+		"fields":              "BUCKETNAME PATHNAME us-east-1 s3.us-east-1.amazonaws.com",
+		"per-replica":         "BUCKETNAME PATHNAME us-east-1 s3.us-east-1.amazonaws.com",
+		"access-point":        "arn:aws:s3:us-east-2:123456789012:accesspoint/my-access-point backups/prod us-east-2 my-access-point-123456789012.s3-accesspoint.us-east-2.amazonaws.com",
+		"access-point-region": "arn:aws:s3:us-east-2:123456789012:accesspoint/my-access-point backups us-east-2 my-access-point-123456789012.s3-accesspoint.us-east-2.amazonaws.com",
+		"minio":               "mybucket mydb us-east-1 minio.example.com:9000",
+	}
 	for name, want := range map[string]string{
 		"url":                 "/path/to/local/db -> s3://BUCKETNAME/PATHNAME access-key-id=AKIAxxxxxxxxxxxxxxxx secret-access-key=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/xxxxxxxxx",
 		"fields":              "/path/to/local/db -> s3://BUCKETNAME/PATHNAME region=us-east-1",
@@ -60,6 +74,10 @@ func TestGuide(t *testing.T) {
 			}
 			if len(c.Databases) != 1 || show(c.Databases[0]) != want {
 				t.Errorf("%s: %s\nexpected %s", name, show(c.Databases[0]), want)
+			}
+			target, err := s3store.Locate(context.Background(), c.Databases[0].URL, c.Databases[0].Settings)
+			if at := fmt.Sprint(target.Bucket, " ", target.Prefix, " ", target.Region, " ", target.Host); err != nil || at != places[name] {
+				t.Errorf("%s: resolved to %s, %v", name, at, err)
 			}
 			if w := c.Warnings(); len(w) > 0 {
 				t.Errorf("%s: %q", name, w)

@@ -87,8 +87,14 @@ const most = 20
 
 // problem notes what is wrong at a place.
 func (r *reader) problem(at pos, format string, args ...any) {
+	if r.full() {
+		return
+	}
 	r.problems = append(r.problems, &Error{File: r.c.Name, Line: at.line, Column: at.column, Msg: fmt.Sprintf(format, args...)})
 }
+
+// full: there are more problems than anybody wants to read, and finding more costs.
+func (r *reader) full() bool { return len(r.problems) >= 20*most }
 
 // err joins the problems in the file's order.
 func (r *reader) err() error {

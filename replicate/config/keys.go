@@ -56,7 +56,6 @@ const (
 	ownSnaps   = "when there are snapshots is decided by what was written"
 	noPolling  = "commits are captured as they happen"
 	ownCheck   = "checkpoints stay the application's"
-	byProvider = "chosen by the provider's host name"
 )
 
 // keys are those of Litestream's configuration files. The first wins where a name
@@ -127,9 +126,9 @@ var keys = []key{
 	{"sse-customer-key", everywhere, setting, ""},
 	{"sse-customer-key-path", everywhere, setting, ""},
 	{"sse-kms-key-id", everywhere, setting, ""},
-	{"sign-accept-encoding", everywhere, ignored, byProvider},
-	{"require-content-md5", everywhere, ignored, byProvider},
-	{"put-object-content-md5", everywhere, ignored, byProvider},
+	{"sign-accept-encoding", everywhere, setting, ""},
+	{"require-content-md5", everywhere, setting, ""},
+	{"put-object-content-md5", everywhere, setting, ""},
 
 	{"age", everywhere, refused, "age encryption is not supported, and leaving it out would store plain data: let the bucket encrypt (docs/encryption.md), then remove it"},
 	{"account-name", everywhere, refused, noAzure},

@@ -45,6 +45,9 @@ func (r *reader) file(root *node) {
 // that must not be there are problems. settings are names that stores know.
 func (r *reader) keys(n *node, at level, settings []string) {
 	for _, e := range n.entries {
+		if r.full() {
+			return
+		}
 		k := findKey(e.key, at)
 		switch {
 		case slices.Contains(settings, e.key):
@@ -182,17 +185,28 @@ func interval(s string) (time.Duration, bool) {
 // conflicts finds databases that are listed twice, and replicas that would lie on
 // or in one another. at are the databases' places.
 func (r *reader) conflicts(at []pos) {
+	paths, places := map[string]pos{}, map[place]*Database{}
 	for i, d := range r.c.Databases {
-		here, _ := d.source("url")
-		for j, other := range r.c.Databases[:i] {
-			if d.Path == other.Path {
-				r.problem(at[i], "the database %s is listed in line %d already", d.Path, at[j].line)
-				continue
-			}
-			if how := collide(d, other); how != "" {
-				there, _ := other.source("url")
-				r.problem(pos{here.Line, here.Column}, "%s (the other one: line %d): give each a path of its own", how, there.Line)
-			}
+		if first, ok := paths[d.Path]; ok {
+			r.problem(at[i], "the database %s is listed in line %d already", d.Path, first.line)
+			continue
+		}
+		paths[d.Path] = at[i]
+		if other := places[d.place()]; other != nil {
+			r.collision(d, other, "two databases would share one replica")
+			continue
+		}
+		places[d.place()] = d
+	}
+	for _, d := range r.c.Databases {
+		if above := d.place().owner(places); above != nil {
+			r.collision(d, above, "this replica would lie where another one has its own objects")
 		}
 	}
+}
+
+func (r *reader) collision(d, other *Database, how string) {
+	here, _ := d.source("url")
+	there, _ := other.source("url")
+	r.problem(pos{here.Line, here.Column}, "%s (of line %d): give each a path of its own", how, there.Line)
 }

@@ -14,7 +14,7 @@ import (
 // replica reads where a database's replica lies, and its settings.
 func (r *reader) replica(d *Database, n *node) bool {
 	before := len(r.problems)
-	scheme, ok := r.place(d, n)
+	scheme, ok := r.where(d, n)
 	if scheme != "" {
 		r.keys(n, inReplica, settingNames(scheme))
 	}
@@ -35,9 +35,9 @@ func (r *reader) replica(d *Database, n *node) bool {
 	return len(r.problems) == before
 }
 
-// place makes the replica's URL from url: or from the fields, and returns its
+// where makes the replica's URL from url: or from the fields, and returns its
 // scheme, if that is clear.
-func (r *reader) place(d *Database, n *node) (scheme string, ok bool) {
+func (r *reader) where(d *Database, n *node) (scheme string, ok bool) {
 	typ, ok1 := r.text(n, "type", true)
 	addr, ok2 := r.text(n, "url", true)
 	bucket, ok3 := r.text(n, "bucket", true)
@@ -51,19 +51,19 @@ func (r *reader) place(d *Database, n *node) (scheme string, ok bool) {
 		return "", false
 	}
 	if addr.text != "" {
-		return r.placeURL(d, typ, addr, bucket, dir)
+		return r.atURL(d, typ, addr, bucket, dir)
 	}
 	switch typ.text {
 	case "s3":
-		return r.placeBucket(d, n, bucket, dir)
+		return r.inBucket(d, n, bucket, dir)
 	case "file", "":
-		return r.placeDirectory(d, typ, bucket, dir)
+		return r.inDirectory(d, typ, bucket, dir)
 	}
 	r.problem(typ.pos, "type: s3 or file is expected")
 	return "", false
 }
 
-func (r *reader) placeURL(d *Database, typ, addr, bucket, dir value) (string, bool) {
+func (r *reader) atURL(d *Database, typ, addr, bucket, dir value) (string, bool) {
 	before := len(r.problems)
 	scheme, rest, found := strings.Cut(addr.text, "://")
 	scheme = strings.ToLower(scheme)
@@ -102,7 +102,7 @@ func (r *reader) placeURL(d *Database, typ, addr, bucket, dir value) (string, bo
 	return scheme, len(r.problems) == before
 }
 
-func (r *reader) placeBucket(d *Database, n *node, bucket, dir value) (string, bool) {
+func (r *reader) inBucket(d *Database, n *node, bucket, dir value) (string, bool) {
 	shared := bucket.text == ""
 	if shared {
 		var ok bool
@@ -138,7 +138,7 @@ func (r *reader) placeBucket(d *Database, n *node, bucket, dir value) (string, b
 	return "s3", true
 }
 
-func (r *reader) placeDirectory(d *Database, typ, bucket, dir value) (string, bool) {
+func (r *reader) inDirectory(d *Database, typ, bucket, dir value) (string, bool) {
 	switch {
 	case typ.text == "" && bucket.text != "":
 		r.problem(bucket.pos, "bucket: write type: s3, too: without it the replica would be a directory")
@@ -260,47 +260,49 @@ func (r *reader) pair(d *Database, one, other string) {
 	r.problem(here, "%s: %s is missing beside it; a replica with credentials of its own inherits none", one, other)
 }
 
-// parameter returns a parameter of a URL's query.
+// parameter returns a parameter of a URL's query, however it is written: some say
+// forcePathStyle for force-path-style.
 func parameter(query, name string) string {
 	values, _ := url.ParseQuery(query)
-	return values.Get(name)
+	for k := range values {
+		if plainName(k) == plainName(name) {
+			return values.Get(k)
+		}
+	}
+	return ""
 }
 
-// location is a replica's place, to compare it with others'.
-func (d *Database) location() (path, server string) {
+func plainName(s string) string {
+	return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(s))
+}
+
+// place is where a replica is, to compare it with others.
+type place struct{ path, server string }
+
+func (d *Database) place() place {
 	base, query, _ := strings.Cut(d.URL, "?")
-	server = parameter(query, "endpoint")
+	server := parameter(query, "endpoint")
 	if server == "" {
 		server = d.Settings["endpoint"]
 	}
 	if _, host, ok := strings.Cut(server, "://"); ok {
 		server = host
 	}
-	return strings.TrimRight(base, "/"), strings.TrimRight(server, "/")
+	return place{strings.TrimRight(base, "/"), strings.TrimRight(server, "/")}
 }
 
-// collide says how two replicas would be in each other's way, "" if they are not:
-// a replica may lie below another one, but not where that has its own objects.
-func collide(a, b *Database) string {
-	pathA, serverA := a.location()
-	pathB, serverB := b.location()
-	switch {
-	case serverA != serverB:
-		return ""
-	case pathA == pathB:
-		return "two databases would share one replica"
-	case lies(pathA, pathB) || lies(pathB, pathA):
-		return "two replicas would lie inside each other, where one has its own objects"
+// owner returns the database in whose replica's own objects a place is, nil if there
+// is none: a replica may lie below another one elsewhere.
+func (p place) owner(all map[place]*Database) *Database {
+	own := []string{segment.InfoKey + "/", segment.LogPrefix, segment.PagesPrefix, segment.SnapshotPrefix, segment.DataPrefix}
+	for i := len(p.path) - 1; i > 0; i-- {
+		if p.path[i] != '/' {
+			continue
+		}
+		first, _, _ := strings.Cut(p.path[i+1:], "/")
+		if above := all[place{p.path[:i], p.server}]; above != nil && slices.Contains(own, first+"/") {
+			return above
+		}
 	}
-	return ""
-}
-
-// lies reports whether inner is where a replica at outer has its objects.
-func lies(inner, outer string) bool {
-	rest, ok := strings.CutPrefix(inner, outer+"/")
-	if !ok {
-		return false
-	}
-	first, _, _ := strings.Cut(rest, "/")
-	return first == segment.InfoKey || slices.Contains([]string{segment.LogPrefix, segment.PagesPrefix, segment.SnapshotPrefix, segment.DataPrefix}, first+"/")
+	return nil
 }

@@ -90,7 +90,7 @@ func parseYAML(data []byte) (root *node, problem *Error) {
 			continue
 		}
 		if root != nil {
-			return nil, &Error{Line: place(doc.Body).line, Msg: "a second document begins here: a configuration file has one"}
+			return nil, &Error{Line: placeOf(doc.Body).line, Msg: "a second document begins here: a configuration file has one"}
 		}
 		if root, problem = c.convert(doc.Body, 0); problem != nil {
 			return nil, problem
@@ -109,11 +109,12 @@ func tooDeep(data []byte) *Error {
 		switch c {
 		case '\n':
 			line++
-			depth = 0 // nothing of use opens so many on several lines
 		case '[', '{':
-			if depth++; depth > 200 {
+			if depth++; depth > 500 { // some may stand in texts
 				return &Error{Line: line, Msg: "is nested too deeply"}
 			}
+		case ']', '}':
+			depth--
 		}
 	}
 	return nil
@@ -133,7 +134,7 @@ func syntaxError(err error) *Error {
 	return p
 }
 
-func place(n ast.Node) pos { return tokenPlace(n.GetToken()) }
+func placeOf(n ast.Node) pos { return tokenPlace(n.GetToken()) }
 
 func tokenPlace(t *token.Token) pos {
 	if t == nil || t.Position == nil {
@@ -150,7 +151,7 @@ type converter struct {
 }
 
 func (c *converter) convert(n ast.Node, depth int) (*node, *Error) {
-	at := place(n)
+	at := placeOf(n)
 	if c.nodes++; c.nodes > maxNodes || depth > maxDepth {
 		return nil, &Error{Line: at.line, Column: at.column, Msg: "is nested too deeply, or too large"}
 	}
@@ -197,8 +198,9 @@ func (c *converter) convert(n ast.Node, depth int) (*node, *Error) {
 func (c *converter) mapping(out *node, values []*ast.MappingValueNode, depth int) (*node, *Error) {
 	out.kind = mapping
 	var merged []entry
+	first := map[string]pos{}
 	for _, mv := range values {
-		at := place(mv.Key)
+		at := placeOf(mv.Key)
 		if len(out.entries) == 0 {
 			out.pos = at
 		}
@@ -222,28 +224,19 @@ func (c *converter) mapping(out *node, values []*ast.MappingValueNode, depth int
 			return nil, &Error{Line: at.line, Column: at.column, Msg: "a key must be a name"}
 		}
 		e := entry{at, name.GetToken().Value, v}
-		for _, old := range out.entries {
-			if old.key == e.key {
-				return nil, &Error{Line: at.line, Column: at.column, Msg: fmt.Sprintf("%s is given twice, first in line %d", showKey(e.key), old.line)}
-			}
+		if old, ok := first[e.key]; ok {
+			return nil, &Error{Line: at.line, Column: at.column, Msg: fmt.Sprintf("%s is given twice, first in line %d", showKey(e.key), old.line)}
 		}
+		first[e.key] = at
 		out.entries = append(out.entries, e)
 	}
-	for _, m := range merged {
-		if !hasKey(out.entries, m.key) {
+	for _, m := range merged { // what stands in the mapping itself wins
+		if _, ok := first[m.key]; !ok {
+			first[m.key] = m.pos
 			out.entries = append(out.entries, m)
 		}
 	}
 	return out, nil
-}
-
-func hasKey(entries []entry, key string) bool {
-	for _, e := range entries {
-		if e.key == key {
-			return true
-		}
-	}
-	return false
 }
 
 var plainKey = regexp.MustCompile(`^[a-zA-Z][a-zA-Z_-]{0,31}$`)
