@@ -7,26 +7,84 @@
 //
 //	s3://BUCKET/PATH
 //	s3://BUCKET/PATH?region=eu-central-1
-//	s3://BUCKET/PATH?endpoint=https://minio.example.com&force-path-style=true
+//	s3://BUCKET/PATH?endpoint=https://minio.example.com
 //	s3://BUCKET/PATH?endpoint=127.0.0.1:9000
 //	s3://arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME/PATH
 //	s3://arn:aws:s3:::BUCKET/PATH
 //
-// PATH is taken literally (no %-decoding), as the AWS command line does. The
-// parameters, %-encoded where they must be:
+// An access point's alias (NAME-…-s3alias) stands where a bucket does. So does a
+// provider's host that begins with the bucket, or is followed by it:
+//
+//	s3://BUCKET.s3.REGION.amazonaws.com/PATH          Amazon S3
+//	s3://BUCKET.s3.REGION.backblazeb2.com/PATH        Backblaze B2
+//	s3://BUCKET.PLACE.digitaloceanspaces.com/PATH     DigitalOcean Spaces
+//	s3://BUCKET.PLACE.linodeobjects.com/PATH          Linode
+//	s3://BUCKET.s3.REGION.scw.cloud/PATH              Scaleway
+//	s3://BUCKET.ACCOUNT.r2.cloudflarestorage.com/PATH Cloudflare R2
+//	s3://BUCKET.t3.storage.dev/PATH                   Tigris (and fly.storage.tigris.dev)
+//	s3://BUCKET.storage.googleapis.com/PATH           Google Cloud Storage (HMAC keys)
+//	s3://BUCKET.s3.REGION.wasabisys.com/PATH          Wasabi
+//	s3://BUCKET.REGION.your-objectstorage.com/PATH    Hetzner
+//	s3://BUCKET.s3.REGION.io.cloud.ovh.net/PATH       OVHcloud
+//	s3://BUCKET.s3.filebase.com/PATH                  Filebase
+//	s3://BUCKET.BRANCH.storage.….neon.tech/PATH       Neon
+//	s3://BUCKET.HOST:PORT/PATH                        a server nearby, by http: BUCKET.localhost:9000
+//	s3://HOST:PORT/BUCKET/PATH                        likewise: localhost, a single name, an address
+//
+// PATH is taken literally (no %-decoding), as the AWS command line does.
+//
+// # Settings
+//
+// The parameters of URLs, %-encoded where they must be, are also keys of
+// configuration files and of Options.Settings; a URL's win. The names are
+// Litestream's where it has the setting, and its other spelling
+// (forcePathStyle) is taken too. Where the objects are:
 //
 //	endpoint          server, if it is not AWS. Without a scheme it is https, or
 //	                  http for loopback and private addresses. Default: AWS_ENDPOINT_URL_S3,
 //	                  AWS_ENDPOINT_URL, or what the AWS configuration file says.
-//	region            default: AWS_REGION, the configuration file, else us-east-1.
-//	                  At AWS a bucket that turns out to be elsewhere is followed there.
+//	region            default: what the server's host says or the provider wants,
+//	                  else AWS_REGION, the configuration file, us-east-1. A bucket that
+//	                  turns out to be elsewhere is followed there, unless the region
+//	                  was given. With an access point it replaces the ARN's.
 //	force-path-style  true: https://server/bucket/key; false: https://bucket.server/key.
-//	                  Default: false, but true for IP addresses and localhost, and for
-//	                  buckets with dots or upper-case letters.
+//	                  Default: what the provider has; true for servers of your own, and
+//	                  for buckets with dots or upper-case letters.
+//	dualstack, fips   true: AWS's servers with IPv6, with validated cryptography.
+//	                  Default: AWS_USE_DUALSTACK_ENDPOINT, AWS_USE_FIPS_ENDPOINT.
+//	profile           of the AWS configuration and credentials files. Default: AWS_PROFILE.
+//
+// What is written:
+//
+//	part-size               of large uploads, from 5MiB to 5GiB; 8MB is 8,000,000 bytes.
+//	                        Default: 8MiB (Tigris: 16MiB).
+//	concurrency             parts of one upload under way at a time. Default: 2.
+//	storage-class           such as STANDARD_IA. Not GLACIER and DEEP_ARCHIVE, which
+//	                        can't be read at once. Default: the bucket's.
+//	snapshot-storage-class  of snapshots and other large data. Default: storage-class.
+//	                        The small objects that describe them have the log's.
+//	sse                     AES256, aws:kms or aws:kms:dsse. Default: the bucket's.
+//	sse-kms-key-id          ID, ARN or alias of the KMS key; implies sse=aws:kms.
+//	sse-customer-key        32 bytes in base64 (SSE-C), which S3 doesn't keep: whoever
+//	                        loses it loses the replica. Not in URLs; needs https.
+//	sse-customer-key-path   a file that holds it.
+//	sse-customer-algorithm  AES256, the only one.
+//
+// How servers are spoken to, where the provider's defaults don't do:
+//
+//	skip-verify             true: the bucket's server may have any certificate. Better
+//	                        name your CA in AWS_CA_BUNDLE.
+//	sign-payload            true: signatures cover the content of writes. Default: true;
+//	                        at AWS false, as checksums do. false needs https.
+//	sign-accept-encoding    false (Google): proxies change it.
+//	require-content-md5     deletions of many objects carry Content-MD5. Default: true;
+//	                        AWS, Tigris: false, a CRC32.
+//	put-object-content-md5  true: so do writes, as object lock demands on some servers.
 //
 // Credentials come from where the AWS SDK looks for them: environment, shared
-// configuration (AWS_PROFILE), web identity, container and instance roles. They
-// never go into the URL. AWS_CA_BUNDLE and the usual proxy variables are honoured.
+// configuration, web identity, container and instance roles; or from the settings
+// access-key-id, secret-access-key and session-token, in files alone: in a URL
+// they are refused. AWS_CA_BUNDLE and the usual proxy variables are honoured.
 //
 // # What it needs
 //
@@ -41,8 +99,9 @@
 // writer that comes later is fenced all the same, and of two that begin at the
 // same moment nearly always one; but a writer that is paused between look and
 // write, or a request that arrives late, replaces what was written meanwhile. A
-// restore then fails and names the object. S3 Express One Zone directory buckets list without order
-// and are refused.
+// restore then fails and names the object. S3 Express One Zone directory buckets
+// list without order and are refused, as are multi-region and Object Lambda access
+// points and Outposts.
 //
 // A crash in the middle of a large upload leaves its parts in the bucket, unseen
 // by listings. The first session that writes later aborts those that are older

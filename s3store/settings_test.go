@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,16 @@ func TestDeclared(t *testing.T) {
 		}
 		if s.Name != kebab(s.Name) {
 			t.Errorf("%s is no name", s.Name)
+		}
+	}
+	doc, err := os.ReadFile("s3store.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	comment, _, _ := strings.Cut(string(doc), "\npackage ")
+	for _, name := range names {
+		if !regexp.MustCompile(`(^|[^-a-z])` + name + `([^-a-z]|$)`).MatchString(comment) {
+			t.Errorf("the package documentation says nothing of %s", name)
 		}
 	}
 	if !slices.IsSorted(names) || len(names) != len(declared) {

@@ -158,7 +158,7 @@ func TestRefusals(t *testing.T) {
 	w := newWorld(t, Options{})
 	c := w.open()
 	defer c.Close()
-	for _, params := range [][]string{{"replica_lag=1s"}, {"region=us-east-1"}, {"replica_max_lag=never"}, {"replica_restore=yes"}} {
+	for _, params := range [][]string{{"replica_lag=1s"}, {"replica_max_lag=never"}, {"replica_restore=yes"}} {
 		c, err := w.tryOpen(params...)
 		if err == nil {
 			c.Close()

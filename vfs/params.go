@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -31,9 +32,19 @@ func mentions(q url.Values) bool {
 	return false
 }
 
-// strayKeys are parameters of replica URLs: in a DSN they come from a URL that
-// was not escaped.
-var strayKeys = []string{"endpoint", "region", "force-path-style"}
+// stray refuses what are parameters of replica URLs: in a DSN they come from a URL
+// that was not escaped. Only the program knows whether it has s3 replicas, by
+// importing s3store.
+func stray(k string) error {
+	i := slices.IndexFunc(objstore.SettingsOf("s3"), func(s objstore.Setting) bool { return s.Name == k })
+	switch {
+	case i < 0:
+		return nil
+	case objstore.SettingsOf("s3")[i].Secret:
+		return fmt.Errorf("vfs: parameter %s is a secret, which belongs neither into a DSN nor into a URL: use the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a profile", k)
+	}
+	return fmt.Errorf("vfs: parameter %s belongs to the replica's URL, which must be escaped inside a DSN: use vfs.DSN, or url.QueryEscape", k)
+}
 
 // parseParams reads the DSN's keys over the options.
 func parseParams(q url.Values, o Options) (params, error) {
@@ -65,8 +76,10 @@ func parseParams(q url.Values, o Options) (params, error) {
 			}
 		case strings.HasPrefix(k, "replica_"):
 			return p, fmt.Errorf("vfs: unknown parameter %s: known are replica, replica_restore, replica_max_lag, replica_open_timeout, replica_close_timeout", k)
-		case slices.Contains(strayKeys, k):
-			return p, fmt.Errorf("vfs: parameter %s belongs to the replica's URL, which must be escaped inside a DSN: use vfs.DSN, or url.QueryEscape", k)
+		default:
+			if err := stray(k); err != nil {
+				return p, err
+			}
 		}
 		if err != nil {
 			return p, fmt.Errorf("vfs: parameter %s: %w", k, err)

@@ -65,8 +65,10 @@ Look at a replica, then get the database back:
 
 Replica URLs:
   s3://BUCKET/PATH                      credentials from the environment, as AWS's own tools
-  s3://BUCKET/PATH?endpoint=https://HOST&region=REGION&force-path-style=true
-                                        other providers; quote it, because of the &
+  s3://BUCKET.s3.REGION.backblazeb2.com/PATH, s3://BUCKET.REGION.digitaloceanspaces.com/PATH ...
+                                        other providers, by the host that they name
+  s3://BUCKET/PATH?endpoint=https://HOST&region=REGION
+                                        other servers; quote it, because of the &
   file:///DIRECTORY                     a directory on this machine
 
 Or a configuration file says where the replicas are, and with which credentials;
