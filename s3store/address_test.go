@@ -88,9 +88,10 @@ func TestAddress(t *testing.T) {
 			says: "s3://bucket?endpoint=https://s3.eu-west-3.amazonaws.com&region=eu-west-3"},
 		{url: "s3://bucket?endpoint=s3.eu-west-3.amazonaws.com", want: "bucket|Amazon S3||bucket.s3.eu-west-3.amazonaws.com|eu-west-3 " + host + "|host", says: "s3://bucket?region=eu-west-3"},
 		{url: "s3://bucket.s3.eu-west-3.amazonaws.com?endpoint=https://s3.eu-west-3.amazonaws.com", want: "bucket|Amazon S3||bucket.s3.eu-west-3.amazonaws.com|eu-west-3 " + host + "|host", says: "s3://bucket?region=eu-west-3"},
-		{url: "s3://bucket?region=us-east-1&endpoint=https://bucket.vpce-1a2b.s3.us-east-1.vpce.amazonaws.com",
-			want: "bucket|Amazon S3|https://bucket.vpce-1a2b.s3.us-east-1.vpce.amazonaws.com the URL|bucket.bucket.vpce-1a2b.s3.us-east-1.vpce.amazonaws.com|us-east-1 the URL|host",
-			says: "s3://bucket?endpoint=https://bucket.vpce-1a2b.s3.us-east-1.vpce.amazonaws.com&region=us-east-1"},
+		{url: "s3://bucket?endpoint=https://bucket.vpce-1a2b.s3.eu-west-1.vpce.amazonaws.com",
+			want: "bucket|Amazon S3|https://bucket.vpce-1a2b.s3.eu-west-1.vpce.amazonaws.com the URL|bucket.bucket.vpce-1a2b.s3.eu-west-1.vpce.amazonaws.com|eu-west-1 " + host + "|host"},
+		{url: "s3://" + accessPoint + "?endpoint=https://accesspoint.vpce-1a2b.s3.us-east-2.vpce.amazonaws.com",
+			want: accessPoint + "|Amazon S3|https://accesspoint.vpce-1a2b.s3.us-east-2.vpce.amazonaws.com the URL|myap-123456789012.accesspoint.vpce-1a2b.s3.us-east-2.vpce.amazonaws.com|us-east-2 the access point's ARN|host"},
 
 		// Hosts of others: as in the guide, and of the table.
 		{url: "s3://bucket.s3.us-west-004.backblazeb2.com/p", want: "bucket p|Backblaze B2|https://s3.us-west-004.backblazeb2.com " + urlHost + "|s3.us-west-004.backblazeb2.com|us-west-004 " + host + "|path",

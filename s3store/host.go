@@ -82,7 +82,7 @@ func (a *address) useEndpoint(endpoint string) error {
 	}
 	a.provider, a.Provider = m.provider, m.provider.name
 	a.Endpoint, a.inAWS = strings.TrimRight(u.String(), "/"), false
-	if m.provider == aws3 && m.server != "" && u.Scheme == "https" && port == "" {
+	if m.provider == aws3 && m.server != "" && !strings.Contains(m.server, ".vpce.") && u.Scheme == "https" && port == "" {
 		// The SDK's own: it knows about IPv6 and FIPS, and follows buckets to
 		// their regions.
 		a.Endpoint, a.inAWS, a.regionGiven = "", true, m.region != "" && !a.AccessPoint

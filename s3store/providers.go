@@ -45,6 +45,8 @@ var aws3 = &provider{
 		"s3.{region}.amazonaws.com", "s3.amazonaws.com", "s3.dualstack.{region}.amazonaws.com",
 		"s3-fips.{region}.amazonaws.com", "s3-fips.dualstack.{region}.amazonaws.com",
 		"s3.{region}.amazonaws.com.cn", "s3.dualstack.{region}.amazonaws.com.cn",
+		// Interface endpoints of VPCs (S3 User Guide, "AWS PrivateLink for Amazon S3").
+		"bucket.{id}.s3.{region}.vpce.amazonaws.com", "accesspoint.{id}.s3.{region}.vpce.amazonaws.com",
 	},
 	domains:   []string{"amazonaws.com", "amazonaws.com.cn"},
 	checksums: true,
