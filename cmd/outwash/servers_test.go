@@ -189,6 +189,12 @@ func TestCycle(t *testing.T) {
 		{"AWS", func(t *testing.T) place {
 			return aws(t, "my-bucket", "eu-central-1", "s3.eu-central-1.amazonaws.com", "s3://my-bucket/app?region=eu-central-1")
 		}},
+		{"AWSHostForm", func(t *testing.T) place {
+			return aws(t, "my-bucket", "eu-central-1", "s3.eu-central-1.amazonaws.com", "s3://my-bucket.s3.eu-central-1.amazonaws.com/app")
+		}},
+		{"ProviderHostForm", func(t *testing.T) place {
+			return aws(t, "my-space", "us-east-1", "fra1.digitaloceanspaces.com", "s3://my-space.fra1.digitaloceanspaces.com/app")
+		}},
 		{"AccessPoint", func(t *testing.T) place {
 			return aws(t, "myap-123456789012", "us-east-2", "s3-accesspoint.us-east-2.amazonaws.com", "s3://arn:aws:s3:us-east-2:123456789012:accesspoint/myap/backups")
 		}},
