@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -197,6 +198,10 @@ func Explain(err error) (Problem, bool) {
 // package net, crypto/tls or net/http.
 func ExplainConnection(t Target, err error) Problem {
 	v := judgeConnection(err, t)
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err // the request is known
+	}
 	return Problem{Cause: v.cause, Remedy: v.remedy, Said: err.Error()}
 }
 

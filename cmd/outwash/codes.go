@@ -49,7 +49,7 @@ var exitCodes = []struct {
 	{codeExists, "the output, or the demo's replica or directory, exists already", []error{replicate.ErrOutputExists, errNotEmpty}},
 	{codeVersion, "a newer outwash wrote this: upgrade", []error{replicate.ErrVersion}},
 	{codeCorrupt, "the replica is damaged, or has foreign objects where its own should be", []error{replicate.ErrCorrupt, segment.ErrChain, replicate.ErrForeign, errCheck}},
-	{codeAccess, "no access: credentials, bucket, endpoint or network", []error{replicate.ErrDenied, replicate.ErrNoBucket, replicate.ErrUnreachable, replicate.ErrUnsupported, context.DeadlineExceeded}},
+	{codeAccess, "no access: credentials, bucket, endpoint or network", []error{replicate.ErrDenied, replicate.ErrNoBucket, replicate.ErrUnreachable, replicate.ErrUnsupported, context.DeadlineExceeded, errUnfit}},
 	{codeNothing, "nothing there: no replica, no database, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist, errNoDatabase}},
 	{codeUnconfirmed, "not confirmed: nothing was changed", []error{errUnconfirmed}},
 	{codeBusy, "the database is in use: another process replicates it", []error{local.ErrBusy}},

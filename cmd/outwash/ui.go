@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -136,6 +138,23 @@ func (u *ui) fields(indent string, pairs ...string) {
 	}
 }
 
+// marks are what checks begin with: signs where they can be shown, else words.
+func (u *ui) marks() map[string]string {
+	f, ok := u.out.(*os.File)
+	locale := ""
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if locale = os.Getenv(name); locale != "" {
+			break // the first that is set counts
+		}
+	}
+	locale = strings.ToUpper(strings.ReplaceAll(locale, "-", ""))
+	unicode := strings.Contains(locale, "UTF8") || runtime.GOOS == "windows" || runtime.GOOS == "darwin"
+	if ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" && unicode {
+		return map[string]string{"ok": "✓", "warning": "!", "failed": "✗", "skipped": "–"}
+	}
+	return map[string]string{"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "-   "}
+}
+
 type jsonError struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint,omitempty"`
@@ -145,6 +164,9 @@ type jsonError struct {
 // fail reports err and returns the exit code for it.
 func (u *ui) fail(verb string, err error, asJSON bool) int {
 	code := codeOf(err)
+	if errors.As(err, new(*reported)) {
+		return code
+	}
 	prefix := "outwash: "
 	if verb != "" {
 		prefix += verb + ": "

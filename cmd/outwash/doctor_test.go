@@ -1,0 +1,78 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/outwash/outwash/internal/s3proxy"
+	"github.com/outwash/outwash/internal/versitygw"
+)
+
+// What doctor says at AWS, and that restore says the same: the rows of the guide's
+// table that need AWS's host names, and its case of an endpoint that was forgotten.
+func TestDoctorAtAWS(t *testing.T) {
+	const domain, point = "s3-accesspoint.us-east-2.amazonaws.com", "s3://arn:aws:s3:us-east-2:123456789012:accesspoint/myap/backups"
+	ca := s3proxy.NewCA(t)
+	start := func(bucket, domain string) (*s3proxy.Proxy, []string) {
+		gw := versitygw.StartWith(t, versitygw.Options{Bucket: bucket, Region: "us-east-2", Domain: domain})
+		p := s3proxy.New(t, gw.Endpoint, s3proxy.Options{Domains: []string{domain}, Certificate: ca.Issue("*." + domain)})
+		tunnel := s3proxy.NewTunnel(t, map[string]string{"." + domain: p.URL})
+		return p, append(gw.Env(), "HTTPS_PROXY="+tunnel.URL, "AWS_CA_BUNDLE="+ca.File, "AWS_REGION=us-east-2")
+	}
+	atPoint, pointEnv := start("myap-123456789012", domain)
+	atBucket, bucketEnv := start("my-bucket", "s3.us-east-2.amazonaws.com")
+	all := func(status int, code, message string) s3proxy.Rule {
+		return func(s3proxy.Call) *s3proxy.Answer {
+			return &s3proxy.Answer{Status: status, Code: code, Message: message}
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		proxy *s3proxy.Proxy
+		place place
+		rule  s3proxy.Rule
+		code  int
+		cause string
+		says  []string
+	}{
+		{"access point", atPoint, place{point, pointEnv}, nil, 0, "", []string{"myap-123456789012." + domain, "good for replication and restore"}},
+		{"access denied at an access point", atPoint, place{point, pointEnv}, all(403, "AccessDenied", "Access Denied"), 6, "denied-access-point",
+			[]string{"VPC endpoint for S3 that the subnet's route table has"}},
+		{"no identity-based policy at an access point", atPoint, place{point, pointEnv}, s3proxy.Allow(), 6, "denied-identity",
+			[]string{"no policy of the user or role allows s3:ListBucket", "both the access point and the bucket"}},
+		{"forgotten endpoint", atBucket, place{"s3://my-bucket/app", bucketEnv}, all(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."), 6, "wrong-endpoint",
+			[]string{"no endpoint was given, so AWS was asked", "?endpoint=https://HOST"}},
+		{"another region", atBucket, place{"s3://my-bucket/app?region=us-east-2", bucketEnv}, func(s3proxy.Call) *s3proxy.Answer {
+			return &s3proxy.Answer{Status: 301, Code: "PermanentRedirect", Message: "no", Header: map[string][]string{"X-Amz-Bucket-Region": {"eu-west-1"}}}
+		}, 6, "region", []string{"the bucket is in region eu-west-1"}},
+		{"unreachable access point", nil, place{strings.Replace(point, "us-east-2", "us-west-1", 1), pointEnv}, nil, 6, "", []string{"access point"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.name == "forgotten endpoint" {
+				tt.place.env = append(tt.place.env, "AWS_ACCESS_KEY_ID=0045f0571db506a0000000007")
+			}
+			if tt.proxy != nil {
+				tt.proxy.Refuse(tt.rule)
+				defer tt.proxy.Refuse(nil)
+			}
+			code, out, errOut := tt.place.command(t, "outwash", "doctor", tt.place.url)
+			_, data, _ := tt.place.command(t, "outwash", "doctor", "-json", tt.place.url)
+			for _, s := range tt.says {
+				if !strings.Contains(out, s) {
+					t.Errorf("doctor does not say %q", s)
+				}
+			}
+			if code != tt.code || errOut != "" || tt.cause != "" && !strings.Contains(data, `"cause": "`+tt.cause+`"`) {
+				t.Errorf("exit code %d, expected %d, cause %s:\n%s%s\n%s", code, tt.code, tt.cause, out, errOut, data)
+			}
+			if tt.cause == "" {
+				return
+			}
+			_, _, errOut = tt.place.command(t, "outwash", "ls", tt.place.url)
+			// ls reads first and doctor lists, so the action may differ.
+			if s := tt.says[len(tt.says)-1]; !strings.Contains(errOut, s) {
+				t.Errorf("ls does not say %q:\n%s", s, errOut)
+			}
+		})
+	}
+}
