@@ -49,7 +49,7 @@ var steps = []step{
 		name: "all", about: "everything, with driver v0.32 (SQLite run by wazero)",
 		args: []string{"-timeout=9m", "./..."},
 		must: []string{
-			"cmd/outwash TestScript", "cmd/outwash TestS3", "cmd/outwash TestCycle", "cmd/outwash TestRefusals", "cmd/outwash TestLargeUpload", "cmd/outwash TestOperations",
+			"cmd/outwash TestScript", "cmd/outwash TestS3", "cmd/outwash TestCycle", "cmd/outwash TestRefusals", "cmd/outwash TestLargeUpload", "cmd/outwash TestOperations", "cmd/outwash TestS3Doc",
 			"internal/drvtest TestMptest", "internal/drvtest TestWALStress", "internal/drvtest TestModFiles",
 			"internal/killtest TestKill", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",

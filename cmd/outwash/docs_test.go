@@ -9,13 +9,16 @@ import (
 	"testing"
 
 	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/replicate/config"
 	"github.com/outwash/outwash/s3store"
 )
 
 // TestS3Doc holds docs/s3.md against the code: every setting is described, and no
 // other; policies are what outwash policy prints; messages are those of s3store;
-// URLs can be used.
+// URLs and configuration files can be used.
 func TestS3Doc(t *testing.T) {
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 	doc := readDoc(t)
 	t.Run("settings", func(t *testing.T) {
 		var described, declared []string
@@ -82,9 +85,33 @@ func TestS3Doc(t *testing.T) {
 			t.Errorf("%d messages found", rows)
 		}
 	})
+	t.Run("configuration", func(t *testing.T) {
+		found := regexp.MustCompile("(?m)^```yaml\n((?s:.*?))```$").FindAllStringSubmatch(doc, -1)
+		databases := 0
+		for _, m := range found {
+			if strings.HasPrefix(m[1], "Resources:") {
+				continue // CloudFormation's
+			}
+			c, err := config.Parse("docs/s3.md", []byte(m[1]), func(name string) (string, bool) { return "value of " + name, true })
+			if err != nil {
+				t.Errorf("%v\n%s", err, m[1])
+				continue
+			}
+			if w := c.Warnings(); len(w) > 0 {
+				t.Errorf("warnings: %v", w)
+			}
+			for _, d := range c.Databases {
+				databases++
+				if _, err := s3store.Locate(t.Context(), d.URL, d.Settings); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if databases != 5 {
+			t.Errorf("%d databases found", databases)
+		}
+	})
 	t.Run("urls", func(t *testing.T) {
-		t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-		t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 		found := regexp.MustCompile("s3://[^\\s`'\")]+").FindAllString(doc, -1)
 		for _, u := range found {
 			if _, err := s3store.Locate(t.Context(), u, nil); err != nil {

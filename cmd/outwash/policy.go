@@ -13,7 +13,7 @@ import (
 
 var policyVerb = &verb{
 	name:  "policy",
-	args:  "URL",
+	args:  "URL|DB",
 	brief: "print the permissions that a replica needs, as an IAM policy",
 	help: `Prints the smallest IAM policy with which a program can replicate to the URL, or
 with -read-only restore from it: what it allows ends at the URL's path. It asks
@@ -32,6 +32,7 @@ name it as the setting sse-kms-key-id, also where it is the bucket's default.
 Examples:
   outwash policy s3://my-bucket/app
   outwash policy -read-only s3://my-bucket/app
+  outwash policy -config /etc/outwash.yml /var/lib/app.db
   outwash policy -bucket my-bucket s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ap/app
   outwash policy -bucket-policy -bucket my-bucket s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ap
   outwash policy -delegate s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ap/app
