@@ -11,7 +11,7 @@ import (
 
 // Format shows the names of what is set, whatever the verb: values may be secrets.
 func (s Settings) Format(f fmt.State, _ rune) {
-	io.WriteString(f, "settings("+strings.Join(s.names(), " ")+")")
+	_, _ = io.WriteString(f, "settings("+strings.Join(s.names(), " ")+")")
 }
 
 // MarshalJSON is the list of the names of what is set.

@@ -76,7 +76,7 @@ import (
 )
 
 // DefaultPath is where the outwash command looks for a file, and Env the variable
-// that names another one.
+// that names another one. Load asks for neither.
 const (
 	DefaultPath = "/etc/outwash.yml"
 	Env         = "OUTWASH_CONFIG"
@@ -267,7 +267,7 @@ func (d *Database) Params() []string {
 // Format shows where the database and its replica are, and the names of the
 // settings, whatever the verb.
 func (d Database) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "%s -> %s %v", d.Path, d.URL, d.Settings)
+	_, _ = fmt.Fprintf(f, "%s -> %s %v", d.Path, d.URL, d.Settings)
 }
 
 // source returns where a setting stands.

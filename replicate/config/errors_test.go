@@ -163,6 +163,10 @@ func TestSettingErrors(t *testing.T) {
 		{"region: no region\n" + replica("url: s3://b/p"), "f:1:9: "},
 		{replica("type: s3", "bucket: b/../c"), "f:5:13: "},
 		{replica("url: s3://b/p?colour=red"), "f:4:10: "},
+		{replica("url: s3://b/p", "endpoint: https://planted:planted@example.com"), "f:5:15: "},
+		{replica("url: s3://b/p", "sse-customer-key: planted"), "f:5:23: "},
+		{replica("url: s3://b/p", "part-size: 1KB"), "f:5:16: "},
+		{replica("url: s3://b/p", "concurrency: many"), "f:5:18: "},
 	} {
 		c, err := config.Parse("f", []byte(tt.yaml), env)
 		if err != nil {
@@ -172,6 +176,9 @@ func TestSettingErrors(t *testing.T) {
 		_, err = c.Store("/a")
 		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || !errors.Is(err, replicate.ErrConfig) {
 			t.Errorf("%s\n%v, expected %s", tt.yaml, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "planted") {
+			t.Errorf("%s\n%v\nshows a secret", tt.yaml, err)
 		}
 	}
 }

@@ -172,10 +172,9 @@ func (r *reader) known(scheme string, at pos) bool {
 	if slices.Contains(objstore.Schemes(), scheme) {
 		return true
 	}
-	switch {
-	case scheme == "s3":
+	if scheme == "s3" {
 		r.problem(at, `replicas in S3 need package s3store: import _ "github.com/outwash/outwash/s3store"`)
-	default:
+	} else {
 		r.problem(at, "unknown kind of replica: s3:// and file:// are known")
 	}
 	return false

@@ -209,13 +209,9 @@ func (c *converter) mapping(out *node, values []*ast.MappingValueNode, depth int
 			return nil, p
 		}
 		if _, ok := mv.Key.(*ast.MergeKeyNode); ok {
-			switch {
-			case v.kind == mapping:
-				merged = append(merged, v.entries...)
-			case v.kind == list:
-				for _, item := range v.items {
-					merged = append(merged, item.entries...)
-				}
+			merged = append(merged, v.entries...)
+			for _, item := range v.items {
+				merged = append(merged, item.entries...)
 			}
 			continue
 		}
