@@ -147,9 +147,9 @@ func parseARN(s string) (Target, string, error) {
 	switch service {
 	case "s3":
 	case "s3-outposts":
-		return refuse("Outposts (ARNs of service \"s3-outposts\") lack the conditional writes that replicas need", "use a bucket, or an access point of a bucket, in a region")
+		return refuse("Outposts (ARNs of service \"s3-outposts\") are not supported", "use a bucket, or an access point of a bucket, in a region")
 	case "s3-object-lambda":
-		return refuse("Object Lambda access points (ARNs of service \"s3-object-lambda\") change what is read, and take no writes", "use the access point behind it")
+		return refuse("Object Lambda access points (ARNs of service \"s3-object-lambda\") change what is read", "use the access point behind it")
 	case "s3express":
 		return refuse(expressRefusal, "use a general purpose bucket")
 	default:
@@ -168,7 +168,7 @@ func parseARN(s string) (Target, string, error) {
 	}
 	name, path, _ := strings.Cut(rest, "/")
 	if region == "" {
-		return refuse("multi-region access points are not supported, as their replication between regions has no order and they take no conditional writes", "use an access point, or the bucket, of one region")
+		return refuse("multi-region access points are not supported: their buckets follow each other with a delay, so that two writers could both go on", "use an access point, or the bucket, of one region")
 	}
 	if !isHostLabel(name) || !isHostLabel(region) || !isHostLabel(account) {
 		return Target{}, "", fmt.Errorf("%w: not an access point's ARN: arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME", objstore.ErrConfig)
@@ -203,7 +203,7 @@ func checkBucket(name string, accessPoint bool) error {
 	case strings.HasSuffix(name, "--x-s3"):
 		return fmt.Errorf("%w: %s: use a general purpose bucket", objstore.ErrUnsupported, expressRefusal)
 	case strings.HasSuffix(name, "--ol-s3"):
-		return fmt.Errorf("%w: Object Lambda access points change what is read, and take no writes: use the access point behind it", objstore.ErrUnsupported)
+		return fmt.Errorf("%w: Object Lambda access points change what is read: use the access point behind it", objstore.ErrUnsupported)
 	case strings.HasSuffix(name, ".mrap"):
 		return fmt.Errorf("%w: multi-region access points are not supported: use an access point, or the bucket, of one region", objstore.ErrUnsupported)
 	case len(name) > 255 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") != "" || name == "." || name == "..":

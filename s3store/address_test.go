@@ -3,8 +3,12 @@ package s3store
 import (
 	"cmp"
 	"errors"
+	"net/http"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/outwash/outwash/internal/objstore"
 )
@@ -265,6 +269,56 @@ func TestEndpointOfTheEnvironment(t *testing.T) {
 		if !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", endpoint, err)
 		}
+	}
+}
+
+// What the SDK finds in the environment arrives, with the name of who said it.
+func TestEnvironment(t *testing.T) {
+	for _, tt := range []struct {
+		url  string
+		env  map[string]string
+		want string // endpoint, its source, host, region, its source
+	}{
+		{"s3://bucket", map[string]string{"AWS_REGION": "eu-west-2"}, "||bucket.s3.eu-west-2.amazonaws.com|eu-west-2|AWS_REGION"},
+		{"s3://bucket", map[string]string{"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-west-3"}, "||bucket.s3.eu-west-3.amazonaws.com|eu-west-3|AWS_DEFAULT_REGION"},
+		{"s3://bucket", map[string]string{"AWS_USE_FIPS_ENDPOINT": "true", "AWS_USE_DUALSTACK_ENDPOINT": "true"}, "||bucket.s3-fips.dualstack.us-east-1.amazonaws.com|us-east-1|AWS_REGION"},
+		{"s3://bucket?fips=false", map[string]string{"AWS_USE_FIPS_ENDPOINT": "true"}, "||bucket.s3.us-east-1.amazonaws.com|us-east-1|AWS_REGION"},
+		{"s3://bucket", map[string]string{"AWS_ENDPOINT_URL": "https://t3.storage.dev"}, "https://t3.storage.dev|AWS_ENDPOINT_URL|bucket.t3.storage.dev|auto|what Tigris wants"},
+		{"s3://bucket", map[string]string{"AWS_ENDPOINT_URL": "https://a.example", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "http://127.0.0.1:9|AWS_ENDPOINT_URL_S3|127.0.0.1:9|us-east-1|AWS_REGION"},
+		{"s3://bucket.s3.eu-west-1.amazonaws.com", map[string]string{"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "|the URL's host|bucket.s3.eu-west-1.amazonaws.com|eu-west-1|the server's host"},
+		{"s3://bucket?endpoint=http://127.0.0.1:8", map[string]string{"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:8|the URL|127.0.0.1:8|us-east-1|AWS_REGION"},
+	} {
+		t.Run(tt.want, func(t *testing.T) {
+			testEnv(t)
+			for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} {
+				os.Unsetenv(name) // testEnv puts it back
+			}
+			for name, value := range tt.env {
+				t.Setenv(name, value)
+			}
+			got, err := Locate(t.Context(), tt.url, nil)
+			if text := strings.Join([]string{got.Endpoint, got.EndpointFrom, got.Host, got.Region, got.RegionFrom}, "|"); err != nil || text != tt.want {
+				t.Errorf("%s %v:\n got %s, %v\nwant %s", tt.url, tt.env, text, err, tt.want)
+			}
+			// Requests go there.
+			s, err := open(t.Context(), tt.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec := &recorder{}
+			o := s.client.Options()
+			o.HTTPClient = &http.Client{Transport: rec}
+			s.client = s3.New(o)
+			if err := s.Create(t.Context(), "log/1", nil); err != nil || len(rec.sent) != 1 || rec.sent[0].host != got.Host {
+				t.Errorf("%v: requests go to %v, not to %s", err, rec.sent, got.Host)
+			}
+		})
+	}
+	// The environment's choice of AWS's servers doesn't go with another server.
+	testEnv(t)
+	t.Setenv("AWS_USE_FIPS_ENDPOINT", "true")
+	if _, err := Locate(t.Context(), "s3://bucket?endpoint=http://127.0.0.1:9", nil); !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), "AWS_USE_FIPS_ENDPOINT") {
+		t.Errorf("FIPS elsewhere: %v", err)
 	}
 }
 
