@@ -33,6 +33,7 @@ var (
 	errCheck       = errors.New("integrity check failed")
 	errNoDatabase  = errors.New("there is no such database")
 	errUnconfirmed = errors.New("not confirmed")
+	errUnfit       = errors.New("not usable") // doctor's verdict
 )
 
 // exitCodes gives each code its meaning, for the help, and the errors that lead

@@ -15,15 +15,17 @@ import (
 
 var doctorVerb = &verb{
 	name:  "doctor",
-	args:  "URL",
+	args:  "URL|DB",
 	brief: "check whether a store can be used, and say what to do if not",
-	help: `Looks for the server and the bucket, the credentials and the clock, and tries
+	help: `DB is the path of a database that a configuration file lists.
+
+Looks for the server and the bucket, the credentials and the clock, and tries
 each permission that replication takes: list, create, read, upload in parts,
 delete. What fails is explained, with its cause and what to do. It takes some
 twenty small requests, and writes objects of a few bytes below PATH/doctor/,
-which it removes whatever happens; a replica at the path is left alone, and may
-be written meanwhile. With -read-only it writes nothing and asks only for what a
-restore takes.
+which it removes whatever happens (in a bucket with versions they stay as old
+versions); a replica at the path is left alone, and may be written meanwhile.
+With -read-only it writes nothing and asks only for what a restore takes.
 
 The last line is the verdict. Exit code 0: good for replication, or with
 -read-only for restores; 6: not, also if reads work and writes are denied; 5 and
@@ -33,6 +35,7 @@ Examples:
   outwash doctor s3://my-bucket/app
   outwash doctor -read-only s3://my-bucket/app
   outwash doctor 's3://my-bucket/app?endpoint=https://minio.example.com&force-path-style=true'
+  outwash doctor -config outwash.yml app.db
   outwash doctor -json file:///var/backups/app
 `,
 	codes: []int{codeOK, codeFailed, codeUsage, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
@@ -64,7 +67,7 @@ func (f *doctorFlags) run(ctx context.Context, u *ui, args []string) error {
 	}
 	bar := u.progress("examining", f.json)
 	n := int64(0)
-	facts := doctor.Examine(ctx, store, doctor.Options{ReadOnly: f.readOnly, Step: func(what string) {
+	facts := doctor.Examine(ctx, store, doctor.Options{ReadOnly: f.readOnly, Name: f.named(raw), Step: func(what string) {
 		bar.set(n, doctorSteps, what)
 		n++
 	}})
@@ -86,8 +89,17 @@ func (f *doctorFlags) run(ctx context.Context, u *ui, args []string) error {
 	return &reported{fmt.Errorf("%w: %s", errUnfit, report.Text)}
 }
 
-// errUnfit: the examination's verdict is not "ready".
-var errUnfit = errors.New("not usable")
+// named are the arguments by which other commands name the same replica, if its URL
+// alone doesn't do: a configuration file may have its credentials.
+func (f *doctorFlags) named(arg string) []string {
+	switch {
+	case f.database == nil:
+		return nil
+	case f.file.path == "":
+		return []string{arg}
+	}
+	return []string{"-config", f.file.path, arg}
+}
 
 // reported is an error that the output has already said all of.
 type reported struct{ error }

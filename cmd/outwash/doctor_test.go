@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -74,5 +75,72 @@ func TestDoctorAtAWS(t *testing.T) {
 				t.Errorf("ls does not say %q:\n%s", s, errOut)
 			}
 		})
+	}
+}
+
+// The guide's five actions, as they stand, satisfy doctor, and so does what outwash
+// policy prints, restricted to the path; the guide's policy for restores is
+// recognised for what it is, and satisfies doctor -read-only.
+func TestDoctorUnderPolicies(t *testing.T) {
+	w := newS3World(t)
+	w.replicate("one", "one.db", nil, "CREATE TABLE t(n, b)", "INSERT INTO t VALUES(1, 2)")
+	read := func(name string) string {
+		text, err := os.ReadFile("../../internal/policy/testdata/guide/" + name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(string(text), "my-bucket", "bucket")
+	}
+	own := func(flags ...string) string {
+		code, out, text := cli(append(append([]string{"policy"}, flags...), "s3://bucket/app")...)
+		if code != codeOK {
+			t.Fatalf("policy %v: %s", flags, text)
+		}
+		return out
+	}
+	for _, tt := range []struct {
+		name, policy string
+		hides        bool
+		code         int
+		verdict      string
+		readOnly     int
+	}{
+		{"guide", read("replication"), false, codeOK, `"ready"`, codeOK},
+		{"own", own(), false, codeOK, `"ready"`, codeOK},
+		{"own, hiding", own(), true, codeOK, `"ready"`, codeOK},
+		{"own, with -sweep", own("-sweep"), false, codeOK, `"ready"`, codeOK},
+		{"guide, read-only", read("restoration"), false, codeAccess, `"read-only"`, codeOK},
+		{"own, read-only", own("-read-only"), false, codeAccess, `"read-only"`, codeOK},
+		{"own, read-only, hiding", own("-read-only"), true, codeAccess, `"read-only"`, codeOK},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w.t = t
+			policy := parsePolicy(t, tt.policy)
+			w.proxy.Refuse(func(c s3proxy.Call) *s3proxy.Answer {
+				if c.Operation == "DeleteObjects" {
+					c.Operation, c.Key = "DeleteObject", "app/one/doctor/x" // AWS looks at each, and they are in the body
+				}
+				return w.judge(policy, tt.hides, c)
+			})
+			for _, path := range []string{"one", "nothing"} {
+				code, out, errOut := cli("doctor", "-json", w.url(path))
+				if code != tt.code || !strings.Contains(out, `"verdict": `+tt.verdict) || !strings.Contains(out, `"warnings": 0`) || errOut != "" {
+					t.Errorf("doctor %s: exit code %d, expected %d and %s:\n%s%s", path, code, tt.code, tt.verdict, out, errOut)
+				}
+				code, out, _ = cli("doctor", "-read-only", w.url(path))
+				if code != tt.readOnly {
+					t.Errorf("doctor -read-only %s: exit code %d, expected %d:\n%s", path, code, tt.readOnly, out)
+				}
+			}
+		})
+	}
+	w.enforce(nil, false)
+	for info, err := range w.root.List(t.Context(), "app/", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(info.Key, "doctor/") {
+			t.Errorf("%s is left", info.Key)
+		}
 	}
 }

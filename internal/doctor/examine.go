@@ -41,6 +41,7 @@ var errUnlisted = errors.New("the listing is not up to date")
 // Options of Examine.
 type Options struct {
 	ReadOnly bool              // write nothing
+	Name     []string          // arguments by which commands name the replica; nil: its URL
 	Step     func(what string) // told what is tried next
 }
 
@@ -59,7 +60,7 @@ type examination struct {
 // one that failed is not tried.
 func Examine(ctx context.Context, store objstore.Store, opts Options) *Facts {
 	x := &examination{store: store, opts: opts, made: map[string]bool{}}
-	x.f = &Facts{URL: store.String(), ReadOnly: opts.ReadOnly}
+	x.f = &Facts{URL: store.String(), ReadOnly: opts.ReadOnly, Name: opts.Name}
 	defer untouched(x.f.URL)()
 	x.id = segment.NewID().String()
 	if s, ok := store.(s3); ok {

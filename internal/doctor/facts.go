@@ -14,8 +14,9 @@ import (
 
 // Facts are what Examine has seen. A nil Try was not made.
 type Facts struct {
-	URL      string // of the store
-	ReadOnly bool   // only reads were asked for
+	URL      string   // of the store
+	Name     []string // arguments by which commands name it; nil: the URL
+	ReadOnly bool     // only reads were asked for
 
 	Target      *s3store.Target // nil: not in S3
 	Credentials *s3store.Credentials

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/outwash/outwash/internal/objstore"
@@ -99,61 +98,4 @@ func (j *judge) deletes() {
 	if t := j.f.Vanished; t != nil && t.Err != nil {
 		j.add(explained(Finding{Check: checkListing, State: Warning, Text: "what was just deleted is still listed", Millis: millis(t)}, t.Err))
 	}
-}
-
-// conclude makes the verdict.
-func (j *judge) conclude() {
-	f, r := j.f, j.r
-	var bad []string // what failed of reading, then of writing
-	readable, writable := f.List != nil, f.Create != nil
-	for i := range r.Checks {
-		c := &r.Checks[i]
-		if c.State != Failed {
-			continue
-		}
-		bad = append(bad, c.Text)
-		switch c.Check {
-		case checkCreate, checkCondition, checkMultipart, checkWrite:
-			writable = false
-		case checkRead, checkRange, checkListing:
-			readable, writable = false, false
-		default:
-			readable, writable = false, false
-		}
-	}
-	denied := f.Create != nil && errors.Is(f.Create.Err, objstore.ErrDenied) || f.Plain != nil && errors.Is(f.Plain.Err, objstore.ErrDenied)
-	url := quoted(r.Replica)
-	switch {
-	case f.Interrupted:
-		r.Verdict, r.Text, r.Next = Unfit, "interrupted", "outwash doctor "+url
-	case f.ReadOnly && readable:
-		r.Verdict, r.Text, r.Next = Ready, "reads work: good for restore", "outwash ls "+url
-		if !j.hasReplica() {
-			r.Text, r.Next = "reads work: good for restore, once there is a replica", "outwash doctor "+url+" (where the database is written)"
-		}
-	case readable && writable:
-		r.Verdict, r.Text = Ready, "good for replication and restore"
-		r.Next = fmt.Sprintf("open the database with vfs.DSN(PATH, %q)", r.Replica)
-		if j.hasReplica() {
-			r.Next = "outwash ls " + url
-		}
-	case readable && denied:
-		r.Verdict, r.Text = ReadOnly, "reads work, writes are denied: good for restore, not for replication"
-		r.Next = "outwash policy " + url + " prints what replication needs; outwash doctor -read-only expects no more than this"
-	default:
-		r.Verdict, r.Text, r.Next = Unfit, "not usable: "+strings.Join(bad[:min(1, len(bad))], ""), "do what is said above, then outwash doctor "+url
-	}
-	if n := r.Warnings; r.Verdict == Ready && n == 1 {
-		r.Text += ", with a warning"
-	} else if r.Verdict == Ready && n > 1 {
-		r.Text += fmt.Sprintf(", with %d warnings", n)
-	}
-}
-
-// quoted is a URL as it is written in a shell.
-func quoted(url string) string {
-	if strings.ContainsAny(url, "?&*' ()$`\"\\;|<>") {
-		return "'" + strings.ReplaceAll(url, "'", `'\''`) + "'"
-	}
-	return url
 }
