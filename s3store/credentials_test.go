@@ -460,3 +460,30 @@ func mustParse(t *testing.T, url string) address {
 	}
 	return a
 }
+
+// However a store or its options are printed, what they know is not.
+func TestNothingPrintsCredentials(t *testing.T) {
+	testEnv(t)
+	given := objstore.Settings{"access-key-id": testKey, "secret-access-key": testSecret, "session-token": testToken}
+	s, err := Open(t.Context(), "s3://bucket/path?endpoint=127.0.0.1:1", given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := Locate(t.Context(), "s3://bucket/path?endpoint=127.0.0.1:1", given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := New(aws.Config{Region: "us-east-1"}, "bucket", "path", Options{Settings: given})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{s, target, own, Options{Settings: given}, &Options{Settings: given}, struct{ any }{s}, s.(*store).w, *s.(*store).w, given} {
+		js, _ := json.Marshal(v)
+		text := fmt.Sprintf("%v %+v %#v %s %q", v, v, v, v, js)
+		for _, secret := range []string{testKey, testSecret, testToken} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%T shows %s: %s", v, secret, text)
+			}
+		}
+	}
+}

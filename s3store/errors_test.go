@@ -49,7 +49,7 @@ func every(s objstore.Store) map[string]error {
 func checkText(t *testing.T, what string, err error) {
 	t.Helper()
 	text := fmt.Sprintf("%v %+v", err, err)
-	for _, secret := range []string{testSecret, testToken, testKey, "hunter2"} {
+	for _, secret := range []string{testSecret, testToken, testKey, testIDToken, testSSOToken, testAgentToken, "hunter2"} {
 		if strings.Contains(text, secret) {
 			t.Errorf("%s: the error shows %s: %s", what, secret, text)
 		}

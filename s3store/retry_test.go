@@ -127,6 +127,7 @@ func TestSilence(t *testing.T) {
 					t.Errorf("%s: %v", op, err)
 				}
 			}
+			s.opts.ResponseTimeout = time.Minute
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 			defer cancel()
 			if err := s.Create(ctx, "log/1", nil); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer until then") {

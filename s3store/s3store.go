@@ -161,7 +161,7 @@ type Options struct {
 	StallTimeout time.Duration
 	// Settings are by name what URLs and configuration files may say (see the
 	// package documentation), credentials among it.
-	Settings map[string]string
+	Settings objstore.Settings
 }
 
 // withDefaults: settings win over options, options over what the provider wants.
@@ -247,7 +247,7 @@ func New(cfg aws.Config, bucket, prefix string, opts Options) (objstore.Store, e
 type store struct {
 	t      Target
 	opts   Options
-	w      wishes
+	w      *wishes // behind a pointer, so that printing what holds a store stops there
 	client *s3.Client
 	creds  aws.CredentialsProvider
 	// region is set once the bucket has turned out to be in another one.
@@ -260,13 +260,13 @@ func newStore(cfg aws.Config, a address, opts Options) (*store, error) {
 	if err := a.wishes.readKey(); err != nil {
 		return nil, err
 	}
-	s := &store{w: a.wishes, pause: sleep}
+	s := &store{w: &a.wishes, pause: sleep}
 	var err error
 	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
 		if s.t, err = a.settle(environmentOf(cfg, o)); err != nil {
 			return
 		}
-		if s.opts, err = opts.withDefaults(s.w, s.t.provider); err != nil {
+		if s.opts, err = opts.withDefaults(*s.w, s.t.provider); err != nil {
 			return
 		}
 		if err = s.t.connect(o); err != nil {
@@ -289,7 +289,10 @@ func newStore(cfg aws.Config, a address, opts Options) (*store, error) {
 }
 
 // String is the store's URL, so that commands in messages work as they stand.
-func (s *store) String() string { return s.t.url(s.w) }
+func (s *store) String() string { return s.t.url(*s.w) }
+
+// GoString keeps %#v from showing credentials.
+func (s *store) GoString() string { return s.String() }
 
 // name is an object in messages.
 func (s *store) name(key string) string { return "s3://" + s.t.Bucket + "/" + s.fullKey(key) }

@@ -144,6 +144,10 @@ func (w *wishes) source(name string) string {
 	return "the settings"
 }
 
+// String and GoString keep secrets out of whatever prints them.
+func (wishes) String() string   { return "(settings)" }
+func (wishes) GoString() string { return "(settings)" }
+
 func text(field func(*wishes) *string) func(*wishes, string) error {
 	return func(w *wishes, v string) error { *field(w) = v; return nil }
 }

@@ -49,7 +49,7 @@ var steps = []step{
 		name: "all", about: "everything, with driver v0.32 (SQLite run by wazero)",
 		args: []string{"-timeout=9m", "./..."},
 		must: []string{
-			"cmd/outwash TestScript", "cmd/outwash TestS3", "cmd/outwash TestCycle", "cmd/outwash TestRefusals", "cmd/outwash TestLargeUpload", "cmd/outwash TestOperations", "cmd/outwash TestS3Doc",
+			"cmd/outwash TestScript", "cmd/outwash TestS3", "cmd/outwash TestCycle", "cmd/outwash TestRefusals", "cmd/outwash TestLargeUpload", "cmd/outwash TestOperations", "cmd/outwash TestS3Doc", "cmd/outwash TestSecrets",
 			"internal/drvtest TestMptest", "internal/drvtest TestWALStress", "internal/drvtest TestModFiles",
 			"internal/killtest TestKill", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
@@ -59,7 +59,7 @@ var steps = []step{
 			"internal/segment TestGolden", "internal/segment TestBlockAllocations",
 			"replicate TestCrashAtEveryFailpoint", "replicate TestTwoWritersOneEmptyPath",
 			"replicate/config TestGuide", "replicate/config TestErrors", "replicate/config TestSecretsStaySecret", "replicate/config Example",
-			"s3store TestConforms", "s3store TestConformsWithChecksums",
+			"s3store TestConforms", "s3store TestConformsWithChecksums", "s3store TestCredentialSources", "s3store TestProxy", "s3store TestSweepRealServer",
 			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
 			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestForeignRandom", "vfs TestRepairBytes",
 			"vfs TestModes", "vfs TestSettings", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs",

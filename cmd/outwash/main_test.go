@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"outwash": main, "app": appMain})
+	testscript.Main(m, map[string]func(){"outwash": main, "app": appMain, "talk": talkMain})
 }
 
 // TestScript runs the command line as people do. Besides outwash the scripts in
