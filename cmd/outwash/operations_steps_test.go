@@ -26,6 +26,8 @@ func (w *s3World) everything() {
 	w.twoWriters()
 	w.weak()
 	w.reading()
+	w.cli(codeOK, "doctor", w.url("small"))
+	w.cli(codeOK, "doctor", w.url("nothing yet"))
 }
 
 // small: a new database, a restart, and one that was changed in between.
@@ -110,7 +112,11 @@ func (w *s3World) reading() {
 	for path, has := range w.has {
 		w.cli(codeOK, "ls", w.url(path))
 		w.cli(codeOK, "ls", "-l", "-json", w.url(path))
-		for _, which := range [][]string{nil, {"-timestamp", moment(time.Now())}, {"-txid", fmt.Sprint(has.txid)}} {
+		states := [][]string{nil}
+		if path == "small" {
+			states = [][]string{{"-timestamp", moment(time.Now())}, {"-txid", fmt.Sprint(has.txid)}}
+		}
+		for _, which := range states {
 			out := w.file(path + ".restored")
 			w.cli(codeOK, append([]string{"restore", "-force", "-o", out, w.url(path)}, which...)...)
 			if got := w.content(out); got != has.content {
@@ -130,6 +136,7 @@ func (w *s3World) reading() {
 			w.t.Errorf("%s has %d objects", path, objects)
 		}
 	}
+	w.cli(codeOK, "doctor", "-read-only", w.url("small"))
 	for _, args := range [][]string{{"ls"}, {"restore", "-o", w.file("nowhere.db")}, {"inspect"}} {
 		path := "nowhere"
 		if args[0] == "inspect" {

@@ -138,7 +138,7 @@ func needs(t *testing.T, op, on, prefix string, keys ...string) []policytest.Nee
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, n)
+		all = append(all, n...)
 	}
 	return all
 }

@@ -1,6 +1,9 @@
 package s3proxy
 
 import (
+	"bytes"
+	"encoding/xml"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -10,11 +13,12 @@ import (
 
 // A Call is a request as S3 understands it.
 type Call struct {
-	Operation string // PutObject, ListObjectsV2 …
-	Bucket    string // as addressed: an access point's host label, too
-	Key       string // "" for operations on the bucket
-	Prefix    string // of listings
-	AccessKey string // who signed it, "" for nobody
+	Operation string   // PutObject, ListObjectsV2 …
+	Bucket    string   // as addressed: an access point's host label, too
+	Key       string   // "" for operations on the bucket
+	Prefix    string   // of listings
+	Keys      []string // that DeleteObjects names in its body
+	AccessKey string   // who signed it, "" for nobody
 	Header    http.Header
 	Query     url.Values
 }
@@ -80,7 +84,38 @@ func Parse(r *http.Request, domains ...string) Call {
 	c.Bucket, c.Key = address(r, domains)
 	c.Prefix = c.Query.Get("prefix")
 	c.Operation = operation(r, c)
+	if c.Operation == "DeleteObjects" && r.Body != nil {
+		c.Keys = deleted(r)
+	}
 	return c
+}
+
+// deleted reads the keys to delete, and leaves the body as it was.
+func deleted(r *http.Request) []string {
+	data, err := io.ReadAll(r.Body)
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(data), failing{err}), r.Body}
+	var list struct{ Object []struct{ Key string } }
+	if xml.Unmarshal(data, &list) != nil {
+		return nil
+	}
+	var keys []string
+	for _, o := range list.Object {
+		keys = append(keys, o.Key)
+	}
+	return keys
+}
+
+// failing ends a body as it ended when it was read first.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	return 0, io.EOF
 }
 
 func address(r *http.Request, domains []string) (bucket, key string) {

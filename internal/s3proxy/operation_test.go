@@ -1,8 +1,11 @@
 package s3proxy
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -54,5 +57,17 @@ func TestOperation(t *testing.T) {
 	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x")
 	if c := Parse(r); c.AccessKey != "AKID" {
 		t.Errorf("access key %q", c.AccessKey)
+	}
+}
+
+// Keys to delete are read from the body, which stays.
+func TestDeletedKeys(t *testing.T) {
+	const body = `<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Object><Key>a&amp;b</Key></Object><Object><Key>c</Key></Object><Quiet>true</Quiet></Delete>`
+	r := httptest.NewRequest(http.MethodPost, "/b?delete", strings.NewReader(body))
+	if c := Parse(r); !slices.Equal(c.Keys, []string{"a&b", "c"}) {
+		t.Errorf("%q", c.Keys)
+	}
+	if got, err := io.ReadAll(r.Body); string(got) != body || err != nil {
+		t.Errorf("%q, %v", got, err)
 	}
 }

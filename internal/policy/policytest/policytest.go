@@ -88,6 +88,16 @@ func (n Need) String() string {
 	return s
 }
 
+// Denies returns the first of several that the policy doesn't allow.
+func (p *Policy) Denies(all []Need) (n Need, denied bool) {
+	for _, n := range all {
+		if !p.Allows(n) {
+			return n, true
+		}
+	}
+	return Need{}, false
+}
+
 // Allows reports whether the policy allows n, and doesn't deny it.
 func (p *Policy) Allows(n Need) bool {
 	allowed := false
@@ -145,21 +155,29 @@ func like(pattern, value string) bool {
 	return (pattern[0] == '?' || pattern[0] == value[0]) && like(pattern[1:], value[1:])
 }
 
-// Needs is what a call takes in a bucket or access point: on the object, or, if it is
-// about the bucket, on that.
-func Needs(c s3proxy.Call, bucketARN string) (Need, error) {
+// Needs is what a call takes in a bucket or access point: on its objects, or, if it
+// is about the bucket, on that.
+func Needs(c s3proxy.Call, bucketARN string) ([]Need, error) {
 	n := Need{Action: c.Action(), Resource: bucketARN}
+	keys := c.Keys
 	switch {
 	case n.Action == "":
-		return n, fmt.Errorf("operation %q: not known which permission it takes", c.Operation)
-	case c.Operation == "DeleteObjects":
-		return n, fmt.Errorf("operation DeleteObjects: its body says what it takes; ask for each DeleteObject")
+		return nil, fmt.Errorf("operation %q: not known which permission it takes", c.Operation)
+	case c.Operation == "DeleteObjects" && len(keys) == 0:
+		return nil, fmt.Errorf("operation DeleteObjects: it names no objects")
 	case c.Key != "":
-		n.Resource += ObjectSeparator(bucketARN) + c.Key
+		keys = []string{c.Key}
 	case n.Action == "s3:ListBucket" && c.Prefix != "":
 		n.Context = map[string]string{"s3:prefix": c.Prefix}
 	}
-	return n, nil
+	if len(keys) == 0 {
+		return []Need{n}, nil
+	}
+	var all []Need
+	for _, key := range keys {
+		all = append(all, Need{Action: n.Action, Resource: bucketARN + ObjectSeparator(bucketARN) + key})
+	}
+	return all, nil
 }
 
 // ObjectSeparator is what stands between the ARN of a bucket or an access point and
