@@ -2,8 +2,7 @@
 // temporary directory. It shares no code with versitygw, so what both do is
 // hardly one server's habit.
 //
-// It is rclone as it is, but with the local backend alone: its many others make
-// a build of four minutes of one that takes one.
+// It is rclone as it is, but with the local backend alone: a build of a minute.
 package rclone
 
 import (
