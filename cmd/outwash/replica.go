@@ -18,6 +18,7 @@ import (
 type replicaFlags struct {
 	file     configFile
 	noExpand bool
+	config   *config.Config   // once it is loaded
 	database *config.Database // that the argument named; nil: a URL without -config
 }
 
@@ -71,8 +72,11 @@ func (f *replicaFlags) configPath() string {
 	return ""
 }
 
-// load reads the configuration file.
+// load reads the configuration file, and tells its warnings, once.
 func (f *replicaFlags) load(path string) (*config.Config, error) {
+	if f.config != nil {
+		return f.config, nil
+	}
 	env := os.LookupEnv
 	if f.noExpand {
 		env = nil
@@ -86,6 +90,7 @@ func (f *replicaFlags) load(path string) (*config.Config, error) {
 			f.file.note("outwash: warning: %s", w)
 		}
 	}
+	f.config = c
 	return c, nil
 }
 

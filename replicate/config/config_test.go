@@ -161,7 +161,7 @@ func TestForms(t *testing.T) {
 		"null":        {"region: r1\ndbs: [{path: /a, replica: {url: s3://b/p, region: ~}}]", "/a -> s3://b/p region=r1"},
 		"case of url": {"dbs: [{path: /a, replica: {url: S3://b/P}}]", "/a -> s3://b/P"},
 		"anchor":      {"x: &r {region: r1}\ndbs: [{path: /a, replica: {<<: *r, url: s3://b/p}}]", ""},
-		"merge":       {"dbs:\n- path: /a\n  replica: &r\n    url: s3://b/p\n    region: r1\n- path: /b\n  replica:\n    <<: *r\n    url: s3://b/q", "/a -> s3://b/p region=r1"},
+		"merge":       {"dbs:\n- path: /a\n  replica: &r\n    url: s3://b/p\n    region: r1\n- path: /b\n  replica:\n    <<: *r\n    url: s3://b/q", "/a -> s3://b/p region=r1; /b -> s3://b/q region=r1"},
 		"folded":      {"dbs:\n- path: >-\n    /a\n  replica:\n    url: |-\n      s3://b/p", "/a -> s3://b/p"},
 	} {
 		c, err := config.Parse("f", []byte(tt.yaml), env)
@@ -172,8 +172,14 @@ func TestForms(t *testing.T) {
 			}
 		case err != nil:
 			t.Errorf("%s: %v", name, err)
-		case show(c.Databases[0]) != tt.want:
-			t.Errorf("%s: %s\nexpected %s", name, show(c.Databases[0]), tt.want)
+		default:
+			var all []string
+			for _, d := range c.Databases {
+				all = append(all, show(d))
+			}
+			if got := strings.Join(all, "; "); got != tt.want {
+				t.Errorf("%s: %s\nexpected %s", name, got, tt.want)
+			}
 		}
 	}
 	c, err := config.Parse("f", []byte("dbs: [{path: /a, replica: {url: s3://b/p, access-key-id: id, secret-access-key: '$a${b}'}}]"), nil)

@@ -162,7 +162,8 @@ func (r *reader) inDirectory(d *Database, typ, bucket, dir value) (string, bool)
 		r.problem(dir.pos, "path: the replica is a directory, and can't be where the database is")
 		return "", false
 	}
-	d.URL = (&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()
+	// Three slashes, also before the C: of Windows.
+	d.URL = (&url.URL{Scheme: "file", Path: "/" + strings.TrimPrefix(filepath.ToSlash(path), "/")}).String()
 	d.Sources = append(d.Sources, Source{Name: "url", Line: dir.line, Column: dir.column, Variables: dir.vars})
 	return "file", true
 }
