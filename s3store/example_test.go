@@ -16,7 +16,10 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	store, err := s3store.New(cfg, "backups", "shop/orders.db", s3store.Options{Concurrency: 4})
+	store, err := s3store.New(cfg, "backups", "shop/orders.db", s3store.Options{
+		Concurrency: 4,
+		Settings:    map[string]string{"snapshot-storage-class": "STANDARD_IA", "sse": "aws:kms"},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -109,7 +109,7 @@ func record(t *testing.T, rawURL string, given objstore.Settings) (*store, *reco
 	s, err := newStore(aws.Config{
 		Credentials: credentials.NewStaticCredentialsProvider(testKey, testSecret, ""),
 		HTTPClient:  &http.Client{Transport: rec},
-	}, a, Options{})
+	}, a, Options{PartSize: minPart})
 	if err != nil {
 		t.Fatal(err)
 	}
