@@ -206,6 +206,9 @@ func TestCycle(t *testing.T) {
 			access, secret := gw.AddUser(replicationActions...)
 			return place{gw.URL("app"), []string{"AWS_ACCESS_KEY_ID=" + access, "AWS_SECRET_ACCESS_KEY=" + secret}}
 		}},
+		{"Slow", func(t *testing.T) place {
+			return place{url: "s3://bucket/app?endpoint=" + s3proxy.New(t, versitygw.Start(t).Endpoint, s3proxy.Options{Latency: 40 * time.Millisecond}).URL}
+		}},
 		{"ServerAhead", skewed(20 * time.Minute)},
 		{"ServerBehind", skewed(-20 * time.Minute)},
 		{"Rclone", func(t *testing.T) place { return place{url: rclone.Start(t).URL("app")} }},

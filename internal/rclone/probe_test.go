@@ -80,7 +80,7 @@ func (c client) do(method, path, body string, header ...string) reply {
 // it: the path and the body.
 func (c client) upload(key string, parts ...string) (path, body string) {
 	c.t.Helper()
-	var begun struct{ UploadId string } //nolint:revive,staticcheck // S3's name
+	var begun struct{ UploadId string }
 	if err := xml.Unmarshal(c.do(http.MethodPost, key+"?uploads=", "").body, &begun); err != nil || begun.UploadId == "" {
 		c.t.Fatalf("no upload ID: %v", err)
 	}

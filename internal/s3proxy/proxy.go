@@ -166,7 +166,7 @@ func (a *Answer) write(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Amz-Request-Id", "PROXY0000000001")
 	body, err := xml.Marshal(struct {
 		XMLName                  xml.Name `xml:"Error"`
-		Code, Message, RequestId string   //nolint:revive,staticcheck // names of S3
+		Code, Message, RequestId string
 	}{Code: a.Code, Message: a.Message, RequestId: "PROXY0000000001"})
 	if err != nil {
 		panic(err)

@@ -91,13 +91,13 @@ func (p *Tunnel) connect(w http.ResponseWriter, to string) {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	w.WriteHeader(http.StatusOK)
 	client, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	// Either side's end is the end.
 	done := make(chan struct{}, 2)
 	go func() { _, _ = io.Copy(server, buf); done <- struct{}{} }()
