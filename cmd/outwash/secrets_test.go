@@ -280,6 +280,10 @@ func TestSecrets(t *testing.T) {
 				code, out, errOut := p.command(t, "outwash", append([]string{"config", "-json"}, file...)...)
 				check(fmt.Sprint("outwash config, exit code ", code), []byte(out+errOut))
 			}
+			if tt.ok || file == nil {
+				code, out, errOut := p.command(t, "outwash", append(append([]string{"doctor", "-json", "-read-only"}, file...), replica)...)
+				check(fmt.Sprint("outwash doctor, exit code ", code), []byte(out+errOut))
+			}
 			run(good, "outwash", append(append([]string{"ls", "-json"}, file...), replica)...)
 			if i < 2 || !tt.ok {
 				run(good, "outwash", append(append([]string{"restore", "-o", database + "-restored"}, file...), replica)...)
