@@ -109,10 +109,11 @@ func record(t *testing.T, rawURL string, given objstore.Settings) (*store, *reco
 	s, err := newStore(aws.Config{
 		Credentials: credentials.NewStaticCredentialsProvider(testKey, testSecret, ""),
 		HTTPClient:  &http.Client{Transport: rec},
-	}, a, Options{PartSize: minPart})
+	}, a, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.opts.PartSize = testPart // TestUploadsOfProviders looks at real ones
 	return quick(s), rec
 }
 
@@ -267,10 +268,14 @@ func TestUploadsOfProviders(t *testing.T) {
 		if s.opts.PartSize != tt.size || s.opts.Concurrency != tt.count {
 			t.Errorf("%s: parts of %d, %d at a time", tt.url, s.opts.PartSize, s.opts.Concurrency)
 		}
-		if _, err := s.Upload(t.Context(), "data/1", bytes.NewReader(make([]byte, 2*tt.size+5))); err != nil {
+		if tt.size == 8<<20 {
+			continue // as everything does
+		}
+		if _, err := s.Upload(t.Context(), "data/1", bytes.NewReader(make([]byte, tt.size+5))); err != nil {
 			t.Error(err)
 		}
-		if parts := rec.ofOp("UploadPart"); len(parts) != 3 {
+		parts := rec.ofOp("UploadPart")
+		if len(parts) != 2 || max(parts[0].length, parts[1].length) != tt.size {
 			t.Errorf("%s: %d parts", tt.url, len(parts))
 		}
 	}
