@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/s3proxy"
 	"github.com/outwash/outwash/internal/versitygw"
 )
@@ -75,6 +79,43 @@ func TestDoctorAtAWS(t *testing.T) {
 				t.Errorf("ls does not say %q:\n%s", s, errOut)
 			}
 		})
+	}
+}
+
+// A signal in the middle ends doctor soon, with the code for that, and nothing is left.
+func TestDoctorInterrupted(t *testing.T) {
+	gw := versitygw.Start(t)
+	store, err := objstore.Open(t.Context(), gw.URL("app"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, operation := range []string{"ListObjectsV2", "PutObject", "UploadPart", "DeleteObject"} {
+		proxy := s3proxy.New(t, gw.Endpoint, s3proxy.Options{})
+		cmd := exec.CommandContext(t.Context(), "outwash", "doctor", "s3://bucket/app?endpoint="+proxy.URL)
+		var once sync.Once
+		proxy.Refuse(func(c s3proxy.Call) *s3proxy.Answer {
+			if c.Operation == operation {
+				once.Do(func() {
+					if err := cmd.Process.Signal(os.Interrupt); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			return nil
+		})
+		var out, errOut bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errOut
+		cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+commandsCache(t))
+		_ = cmd.Run() // the code tells
+		if code := cmd.ProcessState.ExitCode(); code != codeInterrupted || errOut.String() != "outwash: doctor: interrupted\n" {
+			t.Errorf("at %s: exit code %d\n%s%s", operation, code, out.String(), errOut.String())
+		}
+		for info, err := range store.List(t.Context(), "", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Errorf("at %s: %s is left", operation, info.Key)
+		}
 	}
 }
 

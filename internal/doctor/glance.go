@@ -78,6 +78,9 @@ func (x *examination) glance(ctx context.Context, r *Replica) error {
 		return nil
 	}
 	end, err := x.header(ctx, last[len(last)-1].Key)
+	if errors.Is(err, objstore.ErrNotExist) {
+		return nil // deleted since it was listed
+	}
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/replicate"
 	"github.com/outwash/outwash/s3store"
 )
 
@@ -184,6 +185,8 @@ func (j *judge) replica() {
 		}
 	case errors.Is(r.Err, objstore.ErrDenied):
 		f.State, f.Text = Skipped, "can't be read"
+	case r.Err != nil && !broken(r.Err):
+		f = explained(Finding{Check: checkReplica, State: Failed, Text: "it can't be told whether there is one at this path"}, r.Err)
 	case r.Err != nil:
 		j.r.Err = r.Err
 		f = explained(Finding{Check: checkReplica, State: Failed, Text: "what is at the path can't be used as a replica"}, r.Err)
@@ -208,6 +211,17 @@ func (j *judge) replica() {
 		}
 		j.add(Finding{Check: checkForeign, State: OK, Text: "objects that are not Outwash's are at the path, and left alone: " + strings.Join(names, ", ")})
 	}
+}
+
+// broken reports whether err is what the bytes of an object say, and not that they
+// can't be had.
+func broken(err error) bool {
+	for _, e := range []error{replicate.ErrCorrupt, replicate.ErrVersion, replicate.ErrForeign} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // hasReplica reports whether there is one.

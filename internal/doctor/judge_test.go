@@ -107,6 +107,8 @@ func TestJudge(t *testing.T) {
 			checkCleanup, Warning, "left", "by hand", Ready, "with 3 warnings", ""},
 
 		{"a newer replica", func(f *Facts) { f.Replica = &Replica{Err: segment.ErrVersion} }, checkReplica, Failed, "replica", "another path", Unfit, "", ""},
+		{"a replica that is slow", func(f *Facts) { f.Replica = &Replica{Err: context.DeadlineExceeded} }, checkReplica, Failed, "", "", Unfit, "it can't be told", ""},
+		{"deleted and listed", func(f *Facts) { f.Vanished = bad(errUnlisted) }, checkVanished, Warning, "stale-listing", "", Ready, "", ""},
 		{"the replica can't be read", func(f *Facts) { f.Replica = &Replica{Err: objstore.ErrDenied} }, checkReplica, Skipped, "", "", Ready, "", ""},
 		{"interrupted", func(f *Facts) { f.Interrupted = true }, checkList, OK, "", "", Unfit, "interrupted", ""},
 

@@ -96,6 +96,6 @@ func (j *judge) deletes() {
 		last.Remedy = strings.TrimSuffix("replication works without, but what failed uploads leave is not tidied up: "+last.Remedy, ": ")
 	}
 	if t := j.f.Vanished; t != nil && t.Err != nil {
-		j.add(explained(Finding{Check: checkListing, State: Warning, Text: "what was just deleted is still listed", Millis: millis(t)}, t.Err))
+		j.add(explained(Finding{Check: checkVanished, State: Warning, Text: "what was just deleted is still listed", Millis: millis(t)}, t.Err))
 	}
 }

@@ -77,6 +77,7 @@ const (
 	checkAbort       = "abort"
 	checkWrite       = "write"
 	checkListing     = "listing"
+	checkVanished    = "listing-after-delete"
 	checkDelete      = "delete"
 	checkDeletes     = "delete-many"
 	checkCleanup     = "cleanup"
