@@ -183,6 +183,31 @@ func TestSpoolAheadOfDatabase(t *testing.T) {
 	}
 }
 
+// TestLongFile: a loss of power left a file longer than its header says. SQLite
+// commits to it with its length, so the replica's states have it, and what is
+// restored from them is known again.
+func TestLongFile(t *testing.T) {
+	w := newWorld(t, Options{})
+	f := w.foreign()
+	exec(t, f, "PRAGMA journal_mode=wal; CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+	must(t, f.Close())
+	b, err := os.ReadFile(w.path)
+	must(t, err)
+	must(t, os.WriteFile(w.path, append(b, make([]byte, 4096)...), 0o600))
+	c := w.open()
+	exec(t, c, "INSERT INTO t VALUES(1, 1)")
+	w.sync()
+	image := w.restore(0)
+	if len(image) != len(b)+4096 {
+		t.Fatalf("%d bytes are restored, the file had %d and a page", len(image), len(b))
+	}
+	n := w.machine("restored")
+	must(t, os.WriteFile(n.path, image, 0o600))
+	c = n.open()
+	exec(t, c, "INSERT INTO t VALUES(2, 2)")
+	n.finish(c)
+}
+
 // TestHotJournalAtOpen: a crash cut off the very first transaction in a rollback
 // mode. What the file has is no database before the journal is played back.
 func TestHotJournalAtOpen(t *testing.T) {

@@ -30,6 +30,7 @@ type found struct {
 	tail         state  // the replica's newest state
 	tailPageSize uint32
 	scanned      *mark  // where a scan found state in the log: frame 0, if in the file alone
+	long         bool   // state is the file with all its length, which is more than its header says
 	seen         string // fingerprint of the database before the proof
 }
 
@@ -145,7 +146,7 @@ func (d *DB) prove(ctx context.Context, f *found, ev *local.Evidence) (err error
 		if s.checksum == f.state.checksum && s.commit == f.state.commit {
 			f.scanned = &at
 			if s == alone && s != with {
-				f.scanned.frame = 0
+				f.scanned.frame, f.long = 0, true
 			}
 			ev.Proof, ev.Continues = "scan", true
 			return nil

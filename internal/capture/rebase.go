@@ -330,6 +330,11 @@ func (s *since) prepare(_ *DB, v *view) (state, uint64, error) {
 		}
 	}
 	if n == 0 {
+		// A loss of power can leave a file longer than its header says. SQLite goes on
+		// from its length in commits, and so what is restored has that.
+		if s.found.long && len(v.commits) == 0 {
+			v.size, v.minSize = s.from.commit, s.from.commit
+		}
 		return s.from, 0, nil
 	}
 	for _, no := range v.pages[from:v.mark.frame] {
