@@ -22,6 +22,11 @@ type history struct {
 	nodes []node
 	bySum map[uint64]int
 	keep  bool // images, to say in which page two states differ
+	// ends: what is behind the size that a database's header says is no part of it.
+	// A loss of power can leave a file with that; SQLite never reads it, but says its
+	// length in commits to the WAL: then the same state has two lengths.
+	// https://sqlite.org/fileformat2.html#in_header_database_size
+	ends bool
 }
 
 type node struct {
@@ -38,9 +43,16 @@ func newHistory(keep bool) *history {
 	return &history{keep: keep, nodes: []node{{what: "nothing"}}, bySum: map[uint64]int{xxhash.Sum64(nil): empty}}
 }
 
+func (h *history) sum(image []byte) uint64 {
+	if h.ends {
+		image = alone(image)
+	}
+	return xxhash.Sum64(image)
+}
+
 // find returns the node of an image; -1 if there is none.
 func (h *history) find(image []byte) int {
-	if i, ok := h.bySum[xxhash.Sum64(image)]; ok {
+	if i, ok := h.bySum[h.sum(image)]; ok {
 		return i
 	}
 	return -1
@@ -48,7 +60,7 @@ func (h *history) find(image []byte) int {
 
 // add returns the node of an image, which follows parent if it is new.
 func (h *history) add(parent int, image []byte, what string) int {
-	sum := xxhash.Sum64(image)
+	sum := h.sum(image)
 	if i, ok := h.bySum[sum]; ok {
 		return i
 	}
@@ -62,7 +74,7 @@ func (h *history) add(parent int, image []byte, what string) int {
 }
 
 // alias makes an image one of a node's, too.
-func (h *history) alias(i int, image []byte) { h.bySum[xxhash.Sum64(image)] = i }
+func (h *history) alias(i int, image []byte) { h.bySum[h.sum(image)] = i }
 
 // within reports whether node b is a or came after a.
 func (h *history) within(a, b int) bool {

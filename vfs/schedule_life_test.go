@@ -141,6 +141,7 @@ func (l *life) live() (err error) {
 		// WAL mode is not durable: a loss of power brings it back.
 		l.conf.begin = "PRAGMA synchronous=EXTRA; "
 	}
+	l.history.ends = l.conf.loose
 	l.conf.setup = fmt.Sprintf("PRAGMA synchronous=%s; PRAGMA cache_size=%d; PRAGMA wal_autocheckpoint=%d; PRAGMA journal_size_limit=%d; PRAGMA temp_store=memory",
 		l.conf.synchronous, pick(r, 5, 10, 100), pick(r, 0, 1, 5, 10, 30, 1000), pick(r, -1, 0, 10000))
 	l.say("page_size=%d auto_vacuum=%d journal_mode=%s %s; close_timeout=%v max_lag=%v content=%v smooth=%v", l.conf.pageSize, l.conf.vacuum, l.conf.journal, l.conf.begin+l.conf.setup,
