@@ -139,6 +139,21 @@ func (e *Engine) noteLineage() error {
 	return e.failpoint("lineage-after")
 }
 
+// noteFound notes that the file was found to contain the line's end, if nothing
+// says so any more, after a loss of power. What changes it from here on without a
+// commit (a rollback, in pages that are free; another program) is repaired.
+func (e *Engine) noteFound() {
+	if !e.lineage.Known(e.end.Session) || e.newFile() || e.lineage.Reached(e.end.Tail, e.file(), e.proof.boot) {
+		return
+	}
+	p := e.position(e.end.TXID, e.end.Checksum, e.end.Session)
+	if err := e.opts.Local.NotePosition(p); err != nil {
+		e.localTrouble(err)
+		return
+	}
+	e.lineage.Noted = p
+}
+
 // localTrouble notes that less can be proven than could be.
 func (e *Engine) localTrouble(err error) {
 	e.setState(StateReplicating, fmt.Errorf("replicate: %w (replication goes on)", err))

@@ -26,6 +26,29 @@ func TestNoRepairAfterPowerLossWithoutDurablePosition(t *testing.T) {
 	}
 }
 
+// Unless the database was found to be at the replica's end since.
+func TestRepairOfWhatWasFoundAfterPowerLoss(t *testing.T) {
+	mc := lived(t, objstore.NewMem(), 1)
+	mc.boot = "second"
+	segments := len(walk(t, mc.store))
+	p := mc.open()
+	if err := p.wait(t); err != nil {
+		t.Fatal(err)
+	}
+	p.close(t)
+	if n := len(walk(t, mc.store)); n != segments {
+		t.Fatalf("%d segments were written", n-segments)
+	}
+	mc.m.sneak()
+	p = mc.open()
+	p.sync(t)
+	p.close(t)
+	if got := lastKind(t, mc.store); got != segment.Repair {
+		t.Fatalf("the line ends with a %v", got)
+	}
+	mc.checkNewest()
+}
+
 func TestRepairAfterPowerLossWithDurablePosition(t *testing.T) {
 	mc := newMachine(t, objstore.NewMem(), 1)
 	p := mc.open()

@@ -301,6 +301,9 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 			return false, err
 		}
 	}
+	if act == actContinue {
+		e.noteFound()
+	}
 	e.ready()
 	return false, nil
 }
