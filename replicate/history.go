@@ -28,7 +28,7 @@ type History struct {
 	// which ReadSessions reads.
 	Sessions      []SessionInfo `json:"sessions"`
 	OlderSessions int           `json:"older_sessions"`
-	Objects       int           `json:"objects"`
+	Objects       int           `json:"objects"` // Outwash's; Foreign are not counted
 	Bytes         int64         `json:"bytes"`
 	Foreign       []string      `json:"foreign,omitempty"` // keys that are not Outwash's
 	// Segments are the log segments; without details only key, size and MinTXID.
