@@ -185,3 +185,22 @@ func TestDoctorUnderPolicies(t *testing.T) {
 		}
 	}
 }
+
+// Signs are for terminals that can show them; all others get words.
+func TestMarks(t *testing.T) {
+	if m := newUI(strings.NewReader(""), new(bytes.Buffer), new(bytes.Buffer)).marks(); m["failed"] != "FAIL" {
+		t.Errorf("into a file: %q", m)
+	}
+	for _, tt := range []struct {
+		system, all, lang string
+		want              bool
+	}{
+		{"linux", "", "en_US.UTF-8", true}, {"linux", "C", "en_US.UTF-8", false}, {"linux", "C.utf8", "", true},
+		{"linux", "", "", false}, {"linux", "", "C", false}, {"darwin", "", "", true},
+	} {
+		env := func(name string) string { return map[string]string{"LC_ALL": tt.all, "LANG": tt.lang}[name] }
+		if got := showsUnicode(tt.system, env); got != tt.want {
+			t.Errorf("%+v: %v", tt, got)
+		}
+	}
+}

@@ -59,6 +59,9 @@ Commands:
 See it work, in under a minute and without any account:
   outwash demo
 
+Check a bucket before you use it, or find out what is wrong:
+  outwash doctor s3://BUCKET/PATH
+
 Look at a replica, then get the database back:
   outwash ls s3://BUCKET/PATH
   outwash restore -o app.db s3://BUCKET/PATH

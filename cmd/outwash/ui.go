@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -141,18 +142,18 @@ func (u *ui) fields(indent string, pairs ...string) {
 // marks are what checks begin with: signs where they can be shown, else words.
 func (u *ui) marks() map[string]string {
 	f, ok := u.out.(*os.File)
-	locale := ""
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if locale = os.Getenv(name); locale != "" {
-			break // the first that is set counts
-		}
-	}
-	locale = strings.ToUpper(strings.ReplaceAll(locale, "-", ""))
-	unicode := strings.Contains(locale, "UTF8") || runtime.GOOS == "windows" || runtime.GOOS == "darwin"
-	if ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" && unicode {
+	if ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" && showsUnicode(runtime.GOOS, os.Getenv) {
 		return map[string]string{"ok": "✓", "warning": "!", "failed": "✗", "skipped": "–"}
 	}
 	return map[string]string{"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "-   "}
+}
+
+// showsUnicode reports whether terminals show more than ASCII: by the locale, and on
+// systems where they always do.
+func showsUnicode(system string, env func(string) string) bool {
+	locale := cmp.Or(env("LC_ALL"), env("LC_CTYPE"), env("LANG")) // the first that is set counts
+	locale = strings.ToUpper(strings.ReplaceAll(locale, "-", ""))
+	return strings.Contains(locale, "UTF8") || system == "windows" || system == "darwin"
 }
 
 type jsonError struct {
