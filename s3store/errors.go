@@ -97,7 +97,11 @@ func (s *store) judge(err error) verdict {
 	}
 	v := judgeResponse(f, s.t)
 	if wrongRegion(f) && isHostLabel(f.region) && f.region != s.regionInForce() {
-		v = verdict{cause: "region", kind: objstore.ErrConfig, remedy: fmt.Sprintf("the bucket is in region %s, the request was for %s: set ?region=%s or AWS_REGION", f.region, s.regionInForce(), f.region)}
+		from := ""
+		if s.t.RegionFrom != "" {
+			from = " (from " + s.t.RegionFrom + ")"
+		}
+		v = verdict{cause: "region", kind: objstore.ErrConfig, remedy: fmt.Sprintf("the bucket is in region %s, the request was for %s%s: set region=%[1]s", f.region, s.regionInForce(), from)}
 	}
 	if v.once == "credentials" {
 		if cache, ok := s.creds.(*aws.CredentialsCache); ok {

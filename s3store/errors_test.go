@@ -318,7 +318,7 @@ func TestRegionIsFollowed(t *testing.T) {
 		answer(w, 301, "PermanentRedirect", "")
 	})
 	s.t.regionGiven = true
-	if err := s.Create(t.Context(), "log/1", nil); !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), "?region=eu-north-1") {
+	if err := s.Create(t.Context(), "log/1", nil); !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), "set region=eu-north-1") {
 		t.Errorf("a region that the URL insists on: %v", err)
 	}
 }

@@ -113,7 +113,7 @@ func TestRegionGivenWrongly(t *testing.T) {
 		s.t.regionGiven = true
 		err := s.Create(t.Context(), "log/1", []byte("x"))
 		if !errors.Is(err, objstore.ErrConfig) || len(aws.asked) != 1 ||
-			!strings.Contains(err.Error(), "the bucket is in region eu-north-1, the request was for us-east-1: set ?region=eu-north-1 or AWS_REGION") {
+			!strings.Contains(err.Error(), "the bucket is in region eu-north-1, the request was for us-east-1 (from the aws.Config): set region=eu-north-1") {
 			t.Errorf("%s: asked %v: %v", way, aws.asked, err)
 		}
 	}
