@@ -486,10 +486,17 @@ func (l *life) fence(a *machine) error {
 		}
 	}
 	l.say("  machine %s: %v", a.name, err)
-	if !errors.Is(err, replicate.ErrFenced) {
+	// One that had let its application in, because what is on the machine fitted, and
+	// then not reached the store again before it began, finds the other's claim where
+	// it decides, not where it uploads: the same, by another name.
+	if !errors.Is(err, replicate.ErrFenced) && !errors.Is(err, replicate.ErrDiverged) {
 		return fmt.Errorf("the machine that was taken over from goes on: %w", err)
 	}
-	l.counts.add("refusals", replicate.ErrFenced.Error())
+	if errors.Is(err, replicate.ErrFenced) {
+		l.counts.add("refusals", replicate.ErrFenced.Error())
+	} else {
+		l.counts.add("refusals", "another writer, found before it began")
+	}
 	if c := a.p.conns[0]; c != nil {
 		if err := c.Exec("INSERT INTO t(b) VALUES(1)"); !errors.Is(err, sqlite3.READONLY) {
 			return fmt.Errorf("a fenced machine writes: %w", err)
