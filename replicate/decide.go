@@ -30,6 +30,7 @@ const (
 type situation struct {
 	database    string // path, for messages
 	replica     string // URL, for messages
+	file        string // configuration file that lists them, for messages; "": none
 	unreachable error  // why the replica isn't known; nil: it is
 	end         lineEnd
 	lineage     local.Lineage
@@ -130,9 +131,9 @@ func (s *situation) missing() (action, error) {
 	case s.canRestore && !s.inUse:
 		return actRestore, nil
 	}
-	return s.refuse(ErrMissing, "but the replica has it, up to TXID %d, last written by %s. Restore it with: outwash restore -o %s %s "+
+	return s.refuse(ErrMissing, "but the replica has it, up to TXID %d, last written by %s. Restore it with: %s "+
 		"(or open it with replica_restore=auto); to begin a new database, replicate it to another path",
-		s.end.TXID, s.end.writer(), quote(s.database), quote(s.replica))
+		s.end.TXID, s.end.writer(), s.restoreCommand(""))
 }
 
 // behind: the database is a state that the line had before. It is brought forward
@@ -146,5 +147,5 @@ func (s *situation) behind() (action, error) {
 		"To go on from the replica's state: %s "+
 		"(replica_restore=auto does that when it opens a file that was replicated from here, not one that was put here). "+
 		"To look at the old state, open it without replication, or replicate it to another path. To go on from it: %s",
-		s.earlier, s.end.TXID, s.end.Checksum, s.end.writer(), s.restoreCommand(), s.adoptCommand())
+		s.earlier, s.end.TXID, s.end.Checksum, s.end.writer(), s.restoreCommand("-force "), s.adoptCommand())
 }

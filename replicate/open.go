@@ -59,12 +59,19 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 	}
 }
 
+// situation names database and replica.
+func (e *Engine) situation() situation {
+	s := situation{database: e.opts.Database, replica: e.opts.Store.String()}
+	if l, ok := e.guard.Store.(objstore.Listed); ok {
+		s.file = l.ListedIn()
+	}
+	return s
+}
+
 // look gathers what a decision rests on. Each request may take as long as timeout.
 func (e *Engine) look(ctx context.Context, timeout time.Duration) (situation, error) {
-	s := situation{
-		database: e.opts.Database, replica: e.opts.Store.String(), lineage: e.lineage, boot: e.proof.boot,
-		canRestore: e.opts.Restore != nil, inUse: e.isDecided(), small: e.opts.small,
-	}
+	s := e.situation()
+	s.lineage, s.boot, s.canRestore, s.inUse, s.small = e.lineage, e.proof.boot, e.opts.Restore != nil, e.isDecided(), e.opts.small
 	var err error
 	s.end, err = e.findEnd(ctx, timeout)
 	if err == nil && s.ours() && s.lineage.Acknowledged().TXID > s.end.TXID {
@@ -335,9 +342,10 @@ func (e *Engine) beginSource(ctx context.Context, start Start) (again bool, err 
 		e.trying(StateOpening, fmt.Errorf("replicate: begin: %w", err))
 		return true, e.pause(ctx, &backoff{})
 	case errors.Is(err, local.ErrDamaged):
+		s := e.situation()
 		return false, fmt.Errorf("replicate: %s changed while nobody captured it: %w: nothing of it goes to %s. "+
-			"To take the replica's state: outwash restore -force -o %s %s; or mend the database and open it again",
-			e.opts.Database, err, e.opts.Store, quote(e.opts.Database), quote(e.opts.Store.String()))
+			"To take the replica's state: %s; or mend the database and open it again",
+			s.database, err, s.replica, s.restoreCommand("-force "))
 	case err != nil:
 		return false, fmt.Errorf("replicate: begin: %w", err)
 	}

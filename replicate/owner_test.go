@@ -144,4 +144,11 @@ func TestCommandsAreQuoted(t *testing.T) {
 	if got := s.adoptCommand(); got != "outwash adopt '/a b/c.db' 's3://b/p?x=1&y=2'" {
 		t.Error(got)
 	}
+	s.file = "/etc/out wash.yml" // which has the credentials
+	if got := s.adoptCommand(); got != "outwash adopt -config '/etc/out wash.yml' '/a b/c.db'" {
+		t.Error(got)
+	}
+	if got := s.restoreCommand("-force "); got != "outwash restore -force -config '/etc/out wash.yml' '/a b/c.db'" {
+		t.Error(got)
+	}
 }

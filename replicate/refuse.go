@@ -18,11 +18,17 @@ func (s *situation) ask(kind error, format string, a ...any) (action, error) {
 	return actAsk, err
 }
 
-func (s *situation) restoreCommand() string {
-	return fmt.Sprintf("outwash restore -force -o %s %s", quote(s.database), quote(s.replica))
+func (s *situation) restoreCommand(force string) string {
+	if s.file != "" {
+		return fmt.Sprintf("outwash restore %s-config %s %s", force, quote(s.file), quote(s.database))
+	}
+	return fmt.Sprintf("outwash restore %s-o %s %s", force, quote(s.database), quote(s.replica))
 }
 
 func (s *situation) adoptCommand() string {
+	if s.file != "" {
+		return fmt.Sprintf("outwash adopt -config %s %s", quote(s.file), quote(s.database))
+	}
 	return fmt.Sprintf("outwash adopt %s %s", quote(s.database), quote(s.replica))
 }
 
@@ -50,7 +56,7 @@ func (s *situation) fellBehind() (action, error) {
 func (s *situation) differs() (action, error) {
 	tail, ev := s.end.Tail, s.evidence
 	choice := fmt.Sprintf("To take the replica's state: %s. To make the database's the replica's next: %s. To keep both, replicate to another path",
-		s.restoreCommand(), s.adoptCommand())
+		s.restoreCommand("-force "), s.adoptCommand())
 	switch {
 	case s.ours() && s.lineage.Known(tail.Session) && !s.lineage.OtherFile(ev.Identity):
 		return s.ask(ErrRepair, "the replica ends at TXID %d, checksum %016x; the database is %s, and nothing proves that it ever was at TXID %[1]d "+

@@ -121,6 +121,9 @@ func (a *adoption) run(ctx context.Context, u *ui, args []string) error {
 			replicate.ErrNotRestorable, h.Replica, path)
 	}
 	a.store = &consentStore{Store: store}
+	if len(args) == 1 {
+		a.store.file = a.configPath()
+	}
 	fresh, clean := !exists(path+local.Suffix), !exists(path+"-wal")
 	dir, err := local.Open(path)
 	if err != nil {

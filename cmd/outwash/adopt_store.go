@@ -13,8 +13,12 @@ import (
 // write unasked has found that the database continues the replica.
 type consentStore struct {
 	replicate.Store
+	file  string // configuration file that lists database and replica
 	given atomic.Bool
 }
+
+// ListedIn implements objstore.Listed.
+func (s *consentStore) ListedIn() string { return s.file }
 
 func (s *consentStore) allowed() error {
 	if s.given.Load() {

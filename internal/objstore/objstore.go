@@ -156,3 +156,10 @@ type Sweeper interface {
 	// returns how many uploads it removed.
 	SweepUploads(ctx context.Context, prefix string, age time.Duration, ours func(key string) bool) (int, error)
 }
+
+// A Listed is a Store that a configuration file lists. Commands that are shown to
+// people name its replica by the file and the database: what else the file says,
+// such as credentials, is not in the URL.
+type Listed interface {
+	ListedIn() (file string) // "": in none
+}

@@ -72,6 +72,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -108,7 +109,8 @@ type Database struct {
 	Restore  bool               // restore-if-db-not-exists
 	Sources  []Source           // where URL and settings stand, in the file's order
 
-	file string
+	file string // for messages
+	path string // of the file; "": it was none
 }
 
 // Source is where a setting stands.
@@ -147,6 +149,11 @@ func LoadEnv(path string, env func(name string) (string, bool)) (*Config, error)
 	c, err := Parse(path, data, env)
 	if err != nil {
 		return nil, err
+	}
+	if full, err := filepath.Abs(path); err == nil {
+		for _, d := range c.Databases {
+			d.path = full
+		}
 	}
 	c.open = runtime.GOOS != "windows" && fi.Mode().IsRegular() && fi.Mode().Perm()&0o004 != 0
 	return c, nil
@@ -248,7 +255,24 @@ func (d *Database) Open(ctx context.Context) (replicate.Store, error) {
 	if err != nil {
 		return nil, d.Explain(err)
 	}
-	return s, nil
+	return &store{s, d.path}, nil
+}
+
+// store is a replica's, that says where it is listed.
+type store struct {
+	replicate.Store
+	file string
+}
+
+// ListedIn implements objstore.Listed.
+func (s *store) ListedIn() string { return s.file }
+
+// SweepUploads implements objstore.Sweeper, if the store does.
+func (s *store) SweepUploads(ctx context.Context, prefix string, age time.Duration, ours func(key string) bool) (int, error) {
+	if sweeper, ok := s.Store.(objstore.Sweeper); ok {
+		return sweeper.SweepUploads(ctx, prefix, age, ours)
+	}
+	return 0, objstore.ErrUnsupported
 }
 
 // Params are what the file says of the database beside its replica, as parameters
