@@ -286,10 +286,14 @@ func (l *life) disconnect(i int) error {
 	}
 	l.say("connection %d closes", i)
 	p.conns[i] = nil
+	if !c.GetAutocommit() && l.conf.journal != "wal" {
+		l.doubt = true // if the process dies of it, who comes next rolls back
+	}
 	err := c.Close()
 	if l.m.disk.Dead() {
 		return nil
 	}
+	l.doubt = false
 	if err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
