@@ -14,6 +14,10 @@ import (
 	"github.com/outwash/outwash/internal/objstore"
 )
 
+// ErrHidden is a missing object that the server forbade to read: a listing told
+// that there is none. It does not show that reading is allowed.
+var ErrHidden = fmt.Errorf("%w: the server forbids to read it, and does not list it", objstore.ErrNotExist)
+
 // absent replaces the error of a read that was denied where the object does not
 // exist. S3 says so only to whom it would list the key, and answers "forbidden"
 // otherwise (S3 API Reference, GetObject, "Permissions"). Policies that are
@@ -48,7 +52,7 @@ func (s *store) absent(ctx context.Context, key string, err error) error {
 		return err
 	}
 	return &storeError{
-		fmt.Sprintf("s3store: get %s: %v: the server forbids to read it, and does not list it", s.name(key), objstore.ErrNotExist),
-		[]error{objstore.ErrNotExist},
+		fmt.Sprintf("s3store: get %s: %v", s.name(key), ErrHidden),
+		[]error{ErrHidden},
 	}
 }

@@ -54,6 +54,12 @@ func (j *judge) conclude() {
 	default:
 		r.Verdict, r.Text, r.Next = Unfit, "not usable: "+strings.Join(bad[:min(1, len(bad))], ""), "do what is said above, then outwash doctor "+name
 	}
+	if j.unproven() && (r.Verdict == ReadOnly || f.ReadOnly && r.Verdict == Ready) {
+		r.Text = "listings work; whether reads do shows once there is a replica"
+		if r.Verdict == ReadOnly {
+			r.Text = "writes are denied: not good for replication; " + r.Text
+		}
+	}
 	if n := r.Warnings; r.Verdict == Ready && n == 1 {
 		r.Text += ", with a warning"
 	} else if r.Verdict == Ready && n > 1 {

@@ -279,9 +279,13 @@ func TestGlance(t *testing.T) {
 	}
 	put("generations/0001/x", []byte("litestream"))
 	put("zzz", nil)
+	put(Prefix+"0102-1", nil) // a run was killed
 	r := examine(t, store, Options{})
 	wantFinding(t, r, checkReplica, OK, "", "")
 	if f := find(r, checkForeign); f.State != OK || !strings.Contains(f.Text, `"generations/0001/x", "zzz"`) {
+		t.Errorf("%+v", f)
+	}
+	if f := find(r, checkLeftovers); f.State != OK || !strings.Contains(f.Text, `"doctor/0102-1"`) {
 		t.Errorf("%+v", f)
 	}
 	root, err := segment.MarshalReplicaInfo(segment.ReplicaInfo{Database: segment.ID{1}, Created: time.Now()})

@@ -60,4 +60,5 @@ type Replica struct {
 	Writer   string    // of the newest session, if it could be found at a glance
 	Empty    bool      // there is no log yet
 	Foreign  []string  // a few keys that are not Outwash's
+	Scratch  []string  // a few that other examinations wrote
 }

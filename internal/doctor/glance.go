@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/outwash/outwash/internal/objstore"
@@ -27,8 +28,12 @@ func (x *examination) look(ctx context.Context, r *Replica) error {
 			if err != nil {
 				return err
 			}
-			if !ours(info.Key) && len(r.Foreign) < foreignMost {
-				r.Foreign = append(r.Foreign, info.Key)
+			found := &r.Foreign
+			if strings.HasPrefix(info.Key, Prefix) {
+				found = &r.Scratch
+			}
+			if !ours(info.Key) && len(*found) < foreignMost {
+				*found = append(*found, info.Key)
 			}
 			last = info.Key
 			if n++; n == page {

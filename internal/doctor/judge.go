@@ -157,6 +157,8 @@ func (j *judge) missing() {
 	t := j.f.Missing
 	switch {
 	case t == nil:
+	case j.unproven():
+		j.add(Finding{Check: checkMissing, State: Skipped, Text: "the server forbids to read what does not exist: whether what exists can be read is not known yet"})
 	case errors.Is(t.Err, objstore.ErrNotExist):
 		j.add(Finding{Check: checkMissing, State: OK, Text: "what does not exist is answered so", Millis: millis(t)})
 	case errors.Is(t.Err, objstore.ErrDenied) && j.f.Read != nil && j.f.Read.Err == nil:
@@ -183,8 +185,10 @@ func (j *judge) replica() {
 		if j.f.ReadOnly {
 			f.State = Skipped
 		}
+	case errors.Is(r.Err, objstore.ErrDenied) && errors.Is(j.f.Missing.Err, objstore.ErrDenied):
+		f.State, f.Text = Skipped, "can't be read" // said already
 	case errors.Is(r.Err, objstore.ErrDenied):
-		f.State, f.Text = Skipped, "can't be read"
+		f = explained(Finding{Check: checkReplica, State: Failed, Text: "the one at this path can't be read"}, r.Err)
 	case r.Err != nil && !broken(r.Err):
 		f = explained(Finding{Check: checkReplica, State: Failed, Text: "it can't be told whether there is one at this path"}, r.Err)
 	case r.Err != nil:
@@ -205,12 +209,19 @@ func (j *judge) replica() {
 	}
 	j.add(f)
 	if len(r.Foreign) > 0 {
-		var names []string
-		for _, k := range r.Foreign {
-			names = append(names, fmt.Sprintf("%q", k))
-		}
-		j.add(Finding{Check: checkForeign, State: OK, Text: "objects that are not Outwash's are at the path, and left alone: " + strings.Join(names, ", ")})
+		j.add(Finding{Check: checkForeign, State: OK, Text: "objects that are not Outwash's are at the path, and left alone: " + keys(r.Foreign)})
 	}
+	if len(r.Scratch) > 0 {
+		j.add(Finding{Check: checkLeftovers, State: OK, Text: "of another outwash doctor, which runs or was killed (then they can be deleted): " + keys(r.Scratch)})
+	}
+}
+
+func keys(list []string) string {
+	var names []string
+	for _, k := range list {
+		names = append(names, fmt.Sprintf("%q", k))
+	}
+	return strings.Join(names, ", ")
 }
 
 // broken reports whether err is what the bytes of an object say, and not that they
@@ -226,3 +237,9 @@ func broken(err error) bool {
 
 // hasReplica reports whether there is one.
 func (j *judge) hasReplica() bool { return j.f.Replica != nil && j.f.Replica.Err == nil }
+
+// unproven: nothing showed that objects can be read, nor that they can't.
+func (j *judge) unproven() bool {
+	f := j.f
+	return f.Missing != nil && errors.Is(f.Missing.Err, s3store.ErrHidden) && f.Read == nil && f.Replica != nil && errors.Is(f.Replica.Err, objstore.ErrNotExist)
+}

@@ -109,7 +109,21 @@ func TestJudge(t *testing.T) {
 		{"a newer replica", func(f *Facts) { f.Replica = &Replica{Err: segment.ErrVersion} }, checkReplica, Failed, "replica", "another path", Unfit, "", ""},
 		{"a replica that is slow", func(f *Facts) { f.Replica = &Replica{Err: context.DeadlineExceeded} }, checkReplica, Failed, "", "", Unfit, "it can't be told", ""},
 		{"deleted and listed", func(f *Facts) { f.Vanished = bad(errUnlisted) }, checkVanished, Warning, "stale-listing", "", Ready, "", ""},
-		{"the replica can't be read", func(f *Facts) { f.Replica = &Replica{Err: objstore.ErrDenied} }, checkReplica, Skipped, "", "", Ready, "", ""},
+		{"the replica can't be read", func(f *Facts) { f.Replica = &Replica{Err: objstore.ErrDenied} }, checkReplica, Failed, "denied", "", Unfit, "can't be read", ""},
+		{"the replica can't be read, nor written", func(f *Facts) {
+			readsOnly(f)
+			f.Missing, f.Replica = bad(s3store.ErrHidden), &Replica{Err: objstore.ErrDenied}
+		}, checkReplica, Failed, "denied", "", Unfit, "can't be read", ""},
+		{"neither replica nor anything else can be read", func(f *Facts) {
+			readsOnly(f)
+			f.Missing, f.Replica = denied, &Replica{Err: objstore.ErrDenied}
+		}, checkReplica, Skipped, "", "", Unfit, "can't be read", ""},
+		{"nothing is there that could be read", func(f *Facts) { readsOnly(f); f.Missing = bad(s3store.ErrHidden) }, checkMissing, Skipped, "", "", ReadOnly, "whether reads do", ""},
+		{"nothing is there that could be read, for a restore", func(f *Facts) {
+			readsOnly(f)
+			f.ReadOnly, f.Create, f.Missing = true, nil, bad(s3store.ErrHidden)
+		}, checkMissing, Skipped, "", "", Ready, "listings work; whether reads do", ""},
+		{"what is missing is hidden, and what is there can be read", func(f *Facts) { f.Missing = bad(s3store.ErrHidden) }, checkMissing, OK, "", "", Ready, "good for replication and restore", ""},
 		{"interrupted", func(f *Facts) { f.Interrupted = true }, checkList, OK, "", "", Unfit, "interrupted", ""},
 
 		// A directory.

@@ -69,6 +69,7 @@ const (
 	checkMissing     = "missing"
 	checkReplica     = "replica"
 	checkForeign     = "foreign"
+	checkLeftovers   = "leftovers"
 	checkCreate      = "create"
 	checkCondition   = "condition"
 	checkRead        = "read"
