@@ -23,6 +23,7 @@ func TestAbsent(t *testing.T) {
 		"not there":              {"Access Denied", "AccessDenied", list(), objstore.ErrNotExist, 1},
 		"without a body":         {"", "", list(), objstore.ErrNotExist, 1},
 		"others begin with it":   {"Access Denied", "AccessDenied", list("path/log/10"), objstore.ErrNotExist, 1},
+		"prefix is ignored":      {"Access Denied", "AccessDenied", list("a/first"), objstore.ErrDenied, 1},
 		"there":                  {"Access Denied", "AccessDenied", list("path/log/1"), objstore.ErrDenied, 1},
 		"AWS means the listing":  {user + `s3:ListBucket on resource: "arn:aws:s3:::bucket" because no identity-based policy allows the s3:ListBucket action`, "AccessDenied", list(), objstore.ErrNotExist, 1},
 		"AWS means the reading":  {user + `s3:GetObject on resource: "arn:aws:s3:::bucket/path/log/1" because no identity-based policy allows the s3:GetObject action`, "AccessDenied", list(), objstore.ErrDenied, 0},

@@ -105,10 +105,11 @@ func (a *address) apply() error {
 	w := a.wishes
 	if w.endpoint != "" {
 		server, inAWS := a.Endpoint, a.inAWS
-		region := a.Region
+		region, given := a.Region, a.regionGiven
 		if err := a.useEndpoint(w.endpoint); err != nil {
 			return asSetting("endpoint", err)
 		}
+		a.regionGiven = a.regionGiven || given && a.inAWS // s3.amazonaws.com leaves it open
 		if named := server != "" || inAWS; named && (a.Endpoint != server || a.inAWS != inAWS || region != a.Region && region != "") {
 			return settingError("endpoint", "%q contradicts the server that the URL names: write s3://BUCKET/PATH with an endpoint, or leave the endpoint out", objstore.Redact(w.endpoint))
 		}

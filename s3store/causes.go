@@ -79,6 +79,7 @@ var byCode = map[string]verdict{
 	"EntityTooSmall":                 {cause: "size", kind: objstore.ErrUnsupported, remedy: "the server wants larger parts: raise PartSize"},
 	"KeyTooLongError":                {cause: "key", kind: objstore.ErrConfig, remedy: "the path is too long"},
 	"NotImplemented":                 {cause: "not-implemented", kind: objstore.ErrUnsupported, remedy: "the server lacks something that Outwash needs; for a create that is conditional writes (If-None-Match)"},
+	"NotS3":                          {cause: "not-s3", retry: true, remedy: "something other than S3 answers: is the endpoint right and complete, is there a proxy or a login page in between?"}, // errPage
 	"MethodNotAllowed":               {cause: "not-s3", kind: objstore.ErrUnsupported, remedy: "is the endpoint an S3 server, and its URL complete?"},
 	"InvalidObjectState":             {cause: "archived", kind: objstore.ErrUnsupported, remedy: "the object was archived (Glacier): restore it first, and exclude the replica's path from such lifecycle rules"},
 	"ObjectLocked":                   {cause: "object-lock", kind: objstore.ErrDenied, remedy: lockRemedy},

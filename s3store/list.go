@@ -29,23 +29,15 @@ func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 		}
 		last := after
 		for {
-			var out *s3.ListObjectsV2Output
-			err := s.retry(ctx, "list", prefix, func(a *attempt) (err error) {
-				out, err = s.client.ListObjectsV2(a.ctx, in, s.call)
-				return err
-			})
+			out, err := s.listPage(ctx, "list", prefix, in)
 			if err != nil {
-				if f := factsOf(err); f.status == 404 && errors.Is(err, objstore.ErrNotExist) {
-					// Some servers say no more than "not found" of a bucket.
-					err = &storeError{strings.Replace(err.Error(), objstore.ErrNotExist.Error(), objstore.ErrNoBucket.Error(), 1), []error{objstore.ErrNoBucket}}
-				}
 				yield(objstore.Info{}, err)
 				return
 			}
 			for _, o := range out.Contents {
 				key, ok := strings.CutPrefix(listed(aws.ToString(o.Key), out.EncodingType, base+prefix), base)
-				if !ok || key == "" || key <= after {
-					continue // a "directory"; a server that ignores StartAfter
+				if !ok || key == "" || key <= after || !strings.HasPrefix(key, prefix) {
+					continue // a "directory"; a server that ignores StartAfter, or Prefix
 				}
 				if key <= last {
 					yield(objstore.Info{}, s.fail("list", prefix, fmt.Errorf("%w: the server lists %q after %q, out of order", objstore.ErrUnsupported, key, last)))
@@ -74,16 +66,21 @@ func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 // encoding-type=url, since XML can't carry every character that a key can have, and
 // one such object would make all others unreadable (API Reference, ListObjectsV2).
 // The encoding is that of forms: a space is a plus. A server that says url and
-// doesn't mean it is known by the prefix, if there is something to encode in it.
+// doesn't mean it, or does it and doesn't say so, is known by the prefix, if there
+// is something to encode in it.
 func listed(key string, encoding types.EncodingType, prefix string) string {
-	if encoding != types.EncodingTypeUrl {
-		return key
-	}
 	plain, err := url.QueryUnescape(key)
-	if err != nil || !strings.HasPrefix(plain, prefix) && strings.HasPrefix(key, prefix) {
+	if err != nil {
 		return key
 	}
-	return plain
+	encoded := encoding == types.EncodingTypeUrl
+	if fits := strings.HasPrefix(plain, prefix); fits != strings.HasPrefix(key, prefix) {
+		encoded = fits
+	}
+	if encoded {
+		return plain
+	}
+	return key
 }
 
 // Delete implements objstore.Store. A single key takes DeleteObject, which every

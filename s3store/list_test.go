@@ -135,6 +135,7 @@ func TestListed(t *testing.T) {
 		{"a+b/x", "url", "a+b/", "a+b/x"},       // says url, means nothing
 		{"a%20b/x", "url", "a%20b/", "a%20b/x"}, // the same
 		{"path/100%", "url", "path/", "path/100%"},
+		{"my+path/a", "", "my path/", "my path/a"}, // does it and doesn't say so
 	} {
 		if got := listed(tt.key, types.EncodingType(tt.encoding), tt.prefix); got != tt.want {
 			t.Errorf("%+v: %q", tt, got)

@@ -18,7 +18,8 @@ import (
 // HeadBucket, "x-amz-bucket-region"). So nobody needs s3:GetBucketLocation.
 const regionHeader = "X-Amz-Bucket-Region"
 
-// maxErrorBody bounds what is looked at of an error's body.
+// maxErrorBody bounds what is read of an error's body. The SDK reads all that there
+// is, into memory.
 const maxErrorBody = 64 << 10
 
 // tellRegion is a middleware for errors that name the region in their body alone,
@@ -42,7 +43,7 @@ func tellRegion(stack *middleware.Stack) error {
 			r.Body = struct {
 				io.Reader
 				io.Closer
-			}{io.MultiReader(bytes.NewReader(start), r.Body), r.Body}
+			}{bytes.NewReader(start), r.Body}
 		}
 		return out, md, err
 	}), middleware.After) // next to the wire: before the SDK reads the body

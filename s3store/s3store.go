@@ -275,7 +275,7 @@ func newStore(cfg aws.Config, a address, opts Options) (*store, error) {
 		if s.w.keyID != "" {
 			o.Credentials = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(s.w.keyID, s.w.secretKey, s.w.token))
 		}
-		o.APIOptions = append(o.APIOptions, tellRegion, s.shape)
+		o.APIOptions = append(o.APIOptions, tellRegion, checkAnswer, s.shape)
 		// We retry by ourselves: the SDK's retryer stops at its token bucket's
 		// end, and does not retry 409 and bare 429.
 		o.Retryer = aws.NopRetryer{}

@@ -74,7 +74,7 @@ func (c *recorder) RoundTrip(r *http.Request) (*http.Response, error) {
 	case r.Method == http.MethodHead:
 		reply("HeadObject", "")
 	case q.Has("list-type"):
-		reply("ListObjectsV2", "<ListBucketResult></ListBucketResult>")
+		reply("ListObjectsV2", "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
 	case r.Header.Get("Range") == "bytes=99-":
 		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 		reply("GetObject", "")

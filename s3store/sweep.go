@@ -46,11 +46,12 @@ func (s *store) SweepUploads(ctx context.Context, prefix string, age time.Durati
 			return swept, s.fail("list uploads", prefix, fmt.Errorf("%w: the server doesn't tell its time", objstore.ErrUnsupported))
 		}
 		for _, u := range out.Uploads {
-			// The server may not have looked at the prefix.
+			// The server may not have looked at the prefix, and 1970 is what some have
+			// for a time that they don't know: one of these could be under way.
 			full := listed(aws.ToString(u.Key), out.EncodingType, base+prefix)
 			key, below := strings.CutPrefix(full, base)
 			if !below || !strings.HasPrefix(key, prefix) || !ours(key) || aws.ToString(u.UploadId) == "" ||
-				u.Initiated == nil || u.Initiated.IsZero() || now.Sub(*u.Initiated) < age {
+				u.Initiated == nil || u.Initiated.Unix() <= 0 || now.Sub(*u.Initiated) < age {
 				continue
 			}
 			if err := s.abortUpload(ctx, key, u.UploadId); err != nil {

@@ -234,6 +234,18 @@ func TestSweepWithoutServerTime(t *testing.T) {
 	}
 }
 
+// Uploads that began in 1970 are those of which the server doesn't know when.
+func TestSweepUnknownTime(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	u := &uploadsServer{now: now, page: 10, uploads: []pending{
+		{"path/data/0001", "id", now.Sub(time.Unix(0, 0))}, {"path/data/0002", "id", 2 * day},
+	}}
+	n, err := serve(t, u.handle).SweepUploads(t.Context(), "data/", day, isData)
+	if err != nil || n != 1 || len(u.aborted) != 1 || !strings.Contains(u.aborted[0], "0002") {
+		t.Errorf("%d %v, aborted %q", n, err, u.aborted)
+	}
+}
+
 // What a crash leaves at a real server.
 func TestSweepRealServer(t *testing.T) {
 	gw := versitygw.Start(t)

@@ -277,6 +277,8 @@ func (t Target) url(w wishes) string {
 	switch {
 	case t.Endpoint != "":
 		add("endpoint", t.Endpoint)
+	case t.overruled && !t.regionGiven && t.domain() == "amazonaws.com":
+		add("endpoint", "https://s3.amazonaws.com")
 	case t.overruled:
 		add("endpoint", "https://s3."+t.Region+"."+t.domain())
 	}

@@ -1,0 +1,110 @@
+package s3store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/outwash/outwash/internal/objstore"
+)
+
+// A login page, or whatever answers 200 in S3's place, is no success: nothing was
+// written, and an empty listing would be an empty replica.
+func TestWebPageIsNoAnswer(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprint(w, "<html><body>Please log in</body></html>")
+	})
+	s.opts.PartSize = testPart
+	for op, err := range every(s) {
+		if p, _ := Explain(err); p.Cause != "not-s3" || objstore.Permanent(err) {
+			t.Errorf("%s: %v, cause %q", op, err, p.Cause)
+		}
+		checkText(t, op, err)
+	}
+}
+
+// So is what is no listing.
+func TestListingIsOne(t *testing.T) {
+	for _, body := range []string{"", "OK", "<html></html>", `<?xml version="1.0"?><Other/>`} {
+		asked := 0
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			asked++
+			w.Header().Set("Content-Type", "application/xml")
+			fmt.Fprint(w, body)
+		})
+		var err error
+		for _, err = range s.List(t.Context(), "log/", "") {
+		}
+		if p, _ := Explain(err); p.Cause != "not-s3" || objstore.Permanent(err) || asked != s.opts.Attempts {
+			t.Errorf("%q: %v after %d requests", body, err, asked)
+		}
+	}
+}
+
+// A 404 without S3's code may come from a load balancer that has lost its server. A
+// listing shows whether the object is missing.
+func TestNotFoundBySomebodyElse(t *testing.T) {
+	for name, tt := range map[string]struct {
+		listing func(http.ResponseWriter)
+		want    error // nil: some error that passes
+	}{
+		"missing":            {list(), objstore.ErrNotExist},
+		"there":              {list("path/log/1"), nil},
+		"listing is denied":  {func(w http.ResponseWriter) { answer(w, 403, "AccessDenied", "") }, objstore.ErrNotExist},
+		"listing fails":      {func(w http.ResponseWriter) { answer(w, 503, "SlowDown", "") }, nil},
+		"nothing of S3's":    {func(w http.ResponseWriter) { w.WriteHeader(404) }, objstore.ErrNoBucket},
+		"there is no bucket": {func(w http.ResponseWriter) { answer(w, 404, "NoSuchBucket", "") }, objstore.ErrNoBucket},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Get("list-type") == "2" {
+					tt.listing(w)
+					return
+				}
+				http.Error(w, "404 page not found", http.StatusNotFound)
+			})
+			_, _, err := s.Get(t.Context(), "log/1", objstore.Range{})
+			if err == nil || tt.want == nil && objstore.Permanent(err) || tt.want != nil && !errors.Is(err, tt.want) {
+				t.Errorf("%v, expected %v", err, tt.want)
+			}
+			if tt.want != objstore.ErrNotExist && errors.Is(err, objstore.ErrNotExist) {
+				t.Errorf("taken for missing: %v", err)
+			}
+			checkText(t, name, err)
+		})
+	}
+}
+
+// Who knows S3's code knows that the object is missing: nothing is listed.
+func TestNoSuchKeyIsBelieved(t *testing.T) {
+	asked := 0
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { asked++; answer(w, 404, "NoSuchKey", "") })
+	if _, _, err := s.Get(t.Context(), "log/1", objstore.Range{}); !errors.Is(err, objstore.ErrNotExist) || asked != 1 {
+		t.Errorf("%v after %d requests", err, asked)
+	}
+}
+
+// An error may be of any length; it is neither read nor shown in full.
+func TestErrorBodyIsBounded(t *testing.T) {
+	for _, status := range []int{301, 400, 403, 501} {
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/xml")
+			w.WriteHeader(status)
+			fmt.Fprint(w, "<Error><Code>X</Code><Message>")
+			_, _ = io.CopyN(w, zeros{}, 8<<20)
+			fmt.Fprint(w, "</Message></Error>")
+		})
+		if err := s.Put(t.Context(), "log/1", []byte("x")); err == nil || len(err.Error()) > maxErrorBody+1000 {
+			t.Errorf("%d: an error of %d bytes", status, len(fmt.Sprint(err)))
+		}
+	}
+}
+
+// zeros is without end, of the digit.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return copy(p, strings.Repeat("0", len(p))), nil }
