@@ -119,9 +119,7 @@ func (l *life) restarted() error {
 			// The second crash in a row, and nothing uploaded between: the engine had
 			// no occasion to make durable what the first left.
 			l.counts.add("refusals", "though not behind, after a second crash")
-		case ok && (l.hot || l.lost) && l.placed != empty && l.placed == l.tail:
-			// Of a file made from the replica nothing is recorded durably before the
-			// first upload: a person has to say that it is the right one.
+		case ok && l.unproven():
 			l.counts.add("refusals", "though not behind, before the first upload")
 		case ok && l.conf.loose:
 			l.counts.add("refusals", "though not behind, after a power loss")
@@ -140,6 +138,14 @@ func (l *life) restarted() error {
 		}
 		return fmt.Errorf("refused without a name: %w", err)
 	})
+}
+
+// unproven reports whether the database was made from the replica, changed since in
+// a way that no commit explains, and nothing uploaded. Of such a file nothing is
+// recorded durably before the first upload: a person has to say that it is the
+// right one.
+func (l *life) unproven() bool {
+	return (l.hot || l.lost) && l.placed != empty && l.history.within(l.tail, l.placed)
 }
 
 // replace puts the replica's state in the place of a refused database.

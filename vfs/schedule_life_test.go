@@ -42,7 +42,7 @@ type life struct {
 	tail       int  // what was restored last
 	doubt      bool // a statement runs that may have committed
 	opening    bool // the database, which may restore it
-	hot        bool // the process died within a transaction without a WAL
+	hot        bool // a transaction without a WAL was rolled back, by who came after a crash perhaps
 	afterCrash bool // the process began after a crash
 	placed     int  // the state that was restored over a refused database; 0: none was
 	unsound    bool // synchronous=OFF and a loss of power have left something that is no committed state

@@ -184,6 +184,7 @@ func (l *life) rolledBack() error {
 	image, err := committed(l.m.path, true)
 	if err == nil && l.history.find(image) < 0 {
 		l.history.alias(l.cur, image)
+		l.hot = true
 	}
 	return err
 }

@@ -163,6 +163,16 @@ func (l *life) allowed(err error) error {
 		l.say("    %v", err)
 		l.end()
 		return l.replace()
+	case errors.Is(err, replicate.ErrDiverged) || errors.Is(err, replicate.ErrRepair):
+		if err := l.checkReplica(); err != nil {
+			return err
+		}
+		if l.unproven() {
+			l.counts.add("refusals", "though not behind, before the first upload")
+			l.say("    %v", err)
+			l.end()
+			return l.replace()
+		}
 	}
 	return err
 }
