@@ -2,19 +2,15 @@ package s3store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
-
-	"github.com/outwash/outwash/internal/objstore"
 )
 
 // A success that S3 never gave. Whoever stands between us and the server, or in its
@@ -23,6 +19,7 @@ import (
 // was written, and for a listing of nothing.
 var (
 	errPage      = &smithy.GenericAPIError{Code: "NotS3", Message: "the answer is a web page"}
+	errNoID      = &smithy.GenericAPIError{Code: "NotS3", Message: "the upload has no ID"}
 	errNoListing = &smithy.GenericAPIError{Code: "NotS3", Message: "the answer is not a listing"}
 )
 
@@ -63,10 +60,5 @@ func (s *store) listPage(ctx context.Context, op, key string, in *s3.ListObjects
 		}
 		return err
 	})
-	if errors.Is(err, objstore.ErrNotExist) {
-		// Some servers say no more than "not found" of a bucket; others are none.
-		text := strings.Replace(err.Error(), objstore.ErrNotExist.Error(), objstore.ErrNoBucket.Error()+", or the endpoint is none of S3's", 1)
-		err = &storeError{text, []error{objstore.ErrNoBucket}}
-	}
 	return out, err
 }

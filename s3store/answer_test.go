@@ -108,3 +108,48 @@ func TestErrorBodyIsBounded(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return copy(p, strings.Repeat("0", len(p))), nil }
+
+// What a write and a listing do not find is the bucket, or S3: never an object,
+// which would be no reason to try again. A load balancer that has lost its server
+// for a moment would end the replication.
+func TestNotFoundByWrites(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "404 page not found", http.StatusNotFound) })
+	s.opts.PartSize = testPart
+	for op, err := range every(s) {
+		switch op {
+		case "delete", "delete many":
+		default:
+			if !errors.Is(err, objstore.ErrNoBucket) || errors.Is(err, objstore.ErrNotExist) || !strings.Contains(err.Error(), "endpoint") {
+				t.Errorf("%s: %v", op, err)
+			}
+		}
+		checkText(t, op, err)
+	}
+}
+
+// A lifecycle rule, or the server, may end an upload that takes long: it has to begin
+// anew, which is nothing permanent.
+func TestUploadThatWasAborted(t *testing.T) {
+	m := &multipartServer{}
+	m.fault = func(_ *multipartServer, w http.ResponseWriter, op string, _ bool) bool {
+		if strings.HasPrefix(op, "part") {
+			answer(w, 404, "NoSuchUpload", "")
+			return true
+		}
+		return false
+	}
+	_, err := uploader(t, m).Upload(t.Context(), "data/1", strings.NewReader(strings.Repeat("x", testPart+1)))
+	if p, _ := Explain(err); p.Cause != "no-upload" || objstore.Permanent(err) {
+		t.Errorf("%v, cause %q", err, p.Cause)
+	}
+}
+
+// A server that begins an upload without saying how it is called isn't S3.
+func TestUploadWithoutID(t *testing.T) {
+	s := serve(t, func(http.ResponseWriter, *http.Request) {})
+	s.opts.PartSize = testPart
+	_, err := s.Upload(t.Context(), "data/1", strings.NewReader(strings.Repeat("x", testPart+1)))
+	if p, _ := Explain(err); p.Cause != "not-s3" || objstore.Permanent(err) {
+		t.Errorf("%v, cause %q", err, p.Cause)
+	}
+}

@@ -25,7 +25,7 @@ var byCode = map[string]verdict{
 	"InvalidBucketName": {cause: "bucket-name", kind: objstore.ErrConfig, remedy: "the server does not accept the bucket's name"},
 	"NoSuchKey":         {cause: "no-object", kind: objstore.ErrNotExist},
 	"NotFound":          {cause: "no-object", kind: objstore.ErrNotExist},
-	"NoSuchUpload":      {cause: "no-upload", kind: objstore.ErrNotExist, remedy: "the multipart upload was aborted by someone else (a lifecycle rule?)"},
+	"NoSuchUpload":      {cause: "no-upload", remedy: "the multipart upload was aborted by someone else (a lifecycle rule?)"},
 
 	"NoSuchAccessPoint":            {cause: "no-access-point", kind: objstore.ErrNoBucket, remedy: "there is no such access point: compare its name, account and region with the ARN in the console"},
 	"InvalidAccessPoint":           {cause: "no-access-point", kind: objstore.ErrNoBucket, remedy: "there is no such access point: compare its name, account and region with the ARN in the console"},
@@ -119,7 +119,7 @@ func judgeResponse(f facts, t Target) verdict {
 	}
 	switch f.status {
 	case http.StatusNotFound:
-		return byCode["NotFound"]
+		return specific(byCode["NotFound"], f, t)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return verdict{cause: "denied", kind: objstore.ErrDenied, remedy: "the server refuses without saying why: " + credentialsRemedy + ", their permissions, and this machine's clock"}
 	case http.StatusPreconditionFailed:
@@ -153,6 +153,13 @@ func specific(v verdict, f facts, t Target) verdict {
 	switch v.cause {
 	case "denied":
 		return judgeDenied(f, t)
+	case "no-object":
+		// Some servers say no more of a bucket; others are none of S3's, or none at
+		// the moment.
+		if a := actions[f.operation]; f.code != "NoSuchKey" && (a == "s3:PutObject" || a == "s3:ListBucket" || a == "s3:ListBucketMultipartUploads") {
+			v = byCode["NoSuchBucket"]
+			v.remedy += ", or the endpoint, if that is no S3 server"
+		}
 	case "no-bucket":
 		if t.Endpoint == "" {
 			v.remedy += ", or name its server by endpoint, if the bucket is not at AWS"

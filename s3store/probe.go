@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -232,9 +231,6 @@ func (s *store) TryMultipart(ctx context.Context, key string, data []byte) (abor
 	u := &upload{store: s, key: key, part: max(int64(len(data)), 1)}
 	if _, err := u.run(ctx, data, bytes.NewReader(nil)); err != nil {
 		return nil, err
-	}
-	if u.id == nil {
-		return nil, fmt.Errorf("s3store: upload %s: %w: the server gave the upload no ID", s.name(key), objstore.ErrUnsupported)
 	}
 	return s.abortUpload(ctx, key, u.id), nil
 }

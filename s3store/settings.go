@@ -187,6 +187,9 @@ func parseSettings(where, query string, given objstore.Settings) (wishes, error)
 	for _, raw := range names {
 		name, list := kebab(raw), params[raw]
 		if !slices.ContainsFunc(declared, func(d declaration) bool { return d.name == name }) {
+			if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_-") != "" {
+				name, raw = "…", "…" // no name, but perhaps a secret where one was expected
+			}
 			return bad(name, fmt.Errorf("unknown parameter %q (known: %s)", raw, parameters()))
 		}
 		if _, twice := values[name]; twice || len(list) > 1 {

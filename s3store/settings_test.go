@@ -79,6 +79,12 @@ func TestSecretsInURLs(t *testing.T) {
 			t.Errorf("%s: %v doesn't say where to put it", param, err)
 		}
 	}
+	// A name may be something else, too.
+	for _, param := range []string{"secret-access-key:hunter2", "AKIAHUNTER/hunter2=1", "a%3Dhunter2"} {
+		if _, err := parseURL("s3://b/p?"+param, nil); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", param, err)
+		}
+	}
 	// What ends alike is no secret.
 	if _, err := parseURL("s3://b/p?sse-customer-key-path=/k", nil); err != nil {
 		t.Error(err)

@@ -148,10 +148,14 @@ func (u *upload) run(ctx context.Context, first []byte, r io.Reader) (int64, err
 			in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
 		}
 		out, err := u.client.CreateMultipartUpload(a.ctx, in, u.call)
-		if err == nil {
-			u.id = out.UploadId
+		switch {
+		case err != nil:
+			return err
+		case aws.ToString(out.UploadId) == "":
+			return errNoID
 		}
-		return err
+		u.id = out.UploadId
+		return nil
 	})
 	if err != nil {
 		return 0, err
