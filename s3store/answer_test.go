@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -151,5 +152,63 @@ func TestUploadWithoutID(t *testing.T) {
 	_, err := s.Upload(t.Context(), "data/1", strings.NewReader(strings.Repeat("x", testPart+1)))
 	if p, _ := Explain(err); p.Cause != "not-s3" || objstore.Permanent(err) {
 		t.Errorf("%v, cause %q", err, p.Cause)
+	}
+}
+
+// What is a wrong endpoint at first is a disturbance once it has worked: it must not
+// end the replication.
+func TestDisturbance(t *testing.T) {
+	for cause, disturb := range map[string]func(http.ResponseWriter){
+		"redirect": func(w http.ResponseWriter) {
+			w.Header().Set("Location", "https://login.example.com/")
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(http.StatusFound)
+			fmt.Fprint(w, "<html></html>")
+		},
+		"https": func(w http.ResponseWriter) {
+			http.Error(w, "Client sent an HTTP request to an HTTPS server.", http.StatusBadRequest)
+		},
+	} {
+		t.Run(cause, func(t *testing.T) {
+			broken := true
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				if broken {
+					disturb(w)
+				}
+			})
+			for op, err := range every(s) {
+				if p, _ := Explain(err); !objstore.Permanent(err) || p.Cause != cause {
+					t.Errorf("%s, at first: %v, cause %q", op, err, p.Cause)
+				}
+			}
+			broken = false
+			if err := s.Put(t.Context(), "log/1", []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			broken = true
+			for op, err := range every(s) {
+				if p, _ := Explain(err); objstore.Permanent(err) || p.Cause != cause {
+					t.Errorf("%s, later: %v, cause %q", op, err, p.Cause)
+				}
+				checkText(t, op, err)
+			}
+		})
+	}
+}
+
+func TestCertificateExpires(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(srv.Close)
+	testEnv(t)
+	put := func(s *store) error { return s.Put(t.Context(), "log/1", []byte("x")) }
+	s := openTest(t, "s3://bucket/path?endpoint="+srv.URL)
+	if err := put(s); !errors.Is(err, objstore.ErrConfig) {
+		t.Errorf("not trusted from the beginning: %v", err)
+	}
+	s.worked.Store(true)
+	err := put(s)
+	if p, _ := Explain(err); p.Cause != "certificate-authority" || objstore.Permanent(err) {
+		t.Errorf("not trusted any more: %v", err)
 	}
 }

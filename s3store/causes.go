@@ -135,10 +135,11 @@ func judgeResponse(f facts, t Target) verdict {
 	case http.StatusProxyAuthRequired:
 		return verdict{cause: "proxy", kind: objstore.ErrDenied, remedy: "the proxy wants a user name and password: " + proxyRemedy}
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return verdict{cause: "region", kind: objstore.ErrConfig, remedy: "the server redirects: correct the region or the endpoint"}
+		return verdict{cause: "redirect", kind: objstore.ErrConfig, remedy: "the server redirects: correct the region or the endpoint"}
 	case http.StatusBadRequest:
-		// S3 servers give a code; what speaks https says something in prose.
-		if strings.HasPrefix(t.Endpoint, "http://") && (f.code == "" || f.code == "UnknownError" || strings.Contains(f.message, "HTTPS")) {
+		// S3 servers give a code; what speaks https says something in prose, for which
+		// the SDK takes the status's text as the code.
+		if strings.HasPrefix(t.Endpoint, "http://") && (f.code == "" || f.code == "BadRequest" || strings.Contains(f.message, "HTTPS")) {
 			return verdict{cause: "https", kind: objstore.ErrConfig, remedy: "the server speaks https, not http: write endpoint=https://…"}
 		}
 	}

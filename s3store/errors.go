@@ -93,9 +93,9 @@ func (s *store) judge(err error) verdict {
 	case errors.As(err, &none):
 		return judgeCredentials(none)
 	case f.status == 0 && f.code == "":
-		return judgeConnection(err, s.t)
+		return s.disturbed(judgeConnection(err, s.t))
 	}
-	v := judgeResponse(f, s.t)
+	v := s.disturbed(judgeResponse(f, s.t))
 	if wrongRegion(f) && isHostLabel(f.region) && f.region != s.regionInForce() {
 		from := ""
 		if s.t.RegionFrom != "" {
@@ -109,6 +109,20 @@ func (s *store) judge(err error) verdict {
 		}
 	}
 	// The SDK has noted the difference of the clocks from the response's Date.
+	return v
+}
+
+// disturbed makes errors pass that are those of a wrong endpoint where nothing has
+// worked yet, and where something has, of what changed in between: a certificate
+// has expired, or a machine that moves is in a network that wants a login first.
+// Nobody would start the program anew for that.
+func (s *store) disturbed(v verdict) verdict {
+	switch v.cause {
+	case "certificate", "certificate-authority", "certificate-expired", "certificate-host", "http", "https", "redirect":
+		if s.worked.Load() {
+			v.kind, v.retry = nil, true
+		}
+	}
 	return v
 }
 

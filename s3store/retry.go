@@ -118,6 +118,7 @@ func (s *store) retryWithin(ctx context.Context, op, key string, limit time.Dura
 		region := s.regionInForce()
 		err := s.authorized(a, f)
 		if err == nil {
+			s.worked.Store(true)
 			if !a.kept {
 				a.close()
 			}

@@ -252,6 +252,8 @@ type store struct {
 	creds  aws.CredentialsProvider
 	// region is set once the bucket has turned out to be in another one.
 	region atomic.Pointer[string]
+	// worked: a request has succeeded, so the endpoint is right.
+	worked atomic.Bool
 	// pause waits between attempts; tests don't.
 	pause func(context.Context, time.Duration) error
 }
