@@ -1,7 +1,7 @@
 package s3store
 
 import (
-	"math/rand"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/outwash/outwash/internal/objstore"
@@ -10,8 +10,8 @@ import (
 // String is a URL by which commands find the same objects in the same way, without
 // the settings that stood beside the URL.
 func TestStringRoundTrip(t *testing.T) {
-	r := rand.New(rand.NewSource(1))
-	pick := func(list ...string) string { return list[r.Intn(len(list))] }
+	r := rand.New(rand.NewPCG(1, 1))
+	pick := func(list ...string) string { return list[r.IntN(len(list))] }
 	good := 0
 	for range 20_000 {
 		env := environment{
@@ -34,7 +34,7 @@ func TestStringRoundTrip(t *testing.T) {
 		given := objstore.Settings{}
 		param := "?"
 		add := func(name string, values ...string) {
-			switch value := pick(values...); r.Intn(8) {
+			switch value := pick(values...); r.IntN(8) {
 			case 0:
 				given[name] = value
 			case 1:

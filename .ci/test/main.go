@@ -59,7 +59,7 @@ var steps = []step{
 			"internal/segment TestGolden", "internal/segment TestBlockAllocations",
 			"replicate TestCrashAtEveryFailpoint", "replicate TestTwoWritersOneEmptyPath",
 			"replicate/config TestGuide", "replicate/config TestErrors", "replicate/config TestSecretsStaySecret", "replicate/config Example",
-			"s3store TestConforms", "s3store TestConformsWithChecksums", "s3store TestAddress", "s3store TestProvidersRequests", "s3store TestSettingsOnRequests", "s3store TestSecretsInURLs", "s3store TestCredentialSources", "s3store TestProxy", "s3store TestSweepRealServer",
+			"s3store TestConforms", "s3store TestConformsWithChecksums", "s3store TestAddress", "s3store TestProvidersRequests", "s3store TestSettingsOnRequests", "s3store TestSecretsInURLs", "s3store TestCredentialSources", "s3store TestProxy", "s3store TestSweepRealServer", "s3store TestWebPageIsNoAnswer", "s3store TestNotFoundBySomebodyElse", "s3store TestDisturbance", "s3store TestStringRoundTrip",
 			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
 			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestForeignRandom", "vfs TestRepairBytes",
 			"vfs TestModes", "vfs TestSettings", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs",
