@@ -122,9 +122,9 @@ func understood(d *config.Database) configDatabase {
 }
 
 func (r *configReport) print(u *ui) {
-	u.printf("%s: %s\n", r.File, plural(len(r.Databases), "database", "databases"))
+	u.printf("%s: %s\n", printable(r.File), plural(len(r.Databases), "database", "databases"))
 	for _, d := range r.Databases {
-		u.printf("\n%s\n", d.Path)
+		u.printf("\n%s\n", printable(d.Path))
 		var rows [][]string
 		for _, s := range d.Settings {
 			from := fmt.Sprintf("line %d", s.Line)

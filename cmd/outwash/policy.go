@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/outwash/outwash/internal/policy"
@@ -57,9 +58,30 @@ type policyFlags struct {
 	bucket, account                         string
 }
 
+var (
+	asARN     = regexp.MustCompile(`^arn:[a-z-]+:s3:::`)
+	asBucket  = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+	asAccount = regexp.MustCompile(`^[0-9]{12}$`)
+)
+
+// check keeps what is no name out of policies: a * in one would open other buckets.
+func (f *policyFlags) check() error {
+	f.bucket = asARN.ReplaceAllString(f.bucket, "")
+	switch {
+	case f.bucket != "" && !asBucket.MatchString(f.bucket):
+		return usagef("-bucket: %q is not a bucket's name", f.bucket)
+	case f.account != "" && !asAccount.MatchString(f.account):
+		return usagef("-account: %q is not the number of an AWS account, which has 12 digits", f.account)
+	}
+	return nil
+}
+
 func (f *policyFlags) run(ctx context.Context, u *ui, args []string) error {
 	arg, err := oneArg("policy", "the replica's URL", args)
 	if err != nil {
+		return err
+	}
+	if err := f.check(); err != nil {
 		return err
 	}
 	raw, settings, err := f.locate(arg)
@@ -76,6 +98,9 @@ func (f *policyFlags) run(ctx context.Context, u *ui, args []string) error {
 	r, err := f.request(target)
 	if err != nil {
 		return err
+	}
+	if r.KMSKey != "" && !strings.HasPrefix(r.KMSKey, "arn:") && target.RegionFrom == "default" {
+		return usagef("policies name KMS keys by their ARN: write it, arn:aws:kms:REGION:ACCOUNT:key/ID, or say the region: ?region=REGION or AWS_REGION")
 	}
 	server := policy.ServerOf(target.Provider, target.Host)
 	if !server.Documents {
