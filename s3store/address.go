@@ -222,6 +222,9 @@ func cleanPrefix(path string) (string, error) {
 	if err := objstore.CheckKey(path); err != nil {
 		return "", fmt.Errorf("%w: the path must not contain //, /./ or /../, nor characters that are not UTF-8", objstore.ErrConfig)
 	}
+	if strings.ContainsAny(path, "?#") { // from New alone
+		return "", fmt.Errorf("%w: the path contains ? or #, so that no URL leads commands to it", objstore.ErrConfig)
+	}
 	for _, r := range path {
 		if r < ' ' || r == 0x7f {
 			return "", fmt.Errorf("%w: the path contains a control character", objstore.ErrConfig)

@@ -1,8 +1,11 @@
 package s3store
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/outwash/outwash/internal/objstore"
 )
@@ -73,5 +76,15 @@ func TestStringRoundTrip(t *testing.T) {
 	}
 	if good < 1000 {
 		t.Errorf("only %d of the URLs were any good", good)
+	}
+}
+
+// New refuses what String couldn't say: nobody could restore by command.
+func TestPathWithoutURL(t *testing.T) {
+	testEnv(t)
+	for _, prefix := range []string{"a?b", "a#b"} {
+		if s, err := New(aws.Config{}, "bucket", prefix, Options{}); !errors.Is(err, objstore.ErrConfig) {
+			t.Errorf("%q: %v, %v", prefix, s, err)
+		}
 	}
 }
