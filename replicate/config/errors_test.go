@@ -67,6 +67,8 @@ func TestErrors(t *testing.T) {
 		{"dbs:\n- path: /a\n  replicas:\n  - url: s3://b\n  - url: s3://c", "f:5:5: a database has one replica: keep one of these 2, as replica:"},
 		{"dbs:\n- {path: /a, replica: {url: s3://b}}\n- {path: /x/../a, replica: {url: s3://c}}", "f:3:4: the database /a is listed in line 2 already"},
 		{"dbs:\n- {path: /a, replica: {url: s3://b/p}}\n- {path: /b, replica: {type: s3, bucket: b, path: p/}}", "f:3:42: two databases would share one replica (of line 2)"},
+		{"dbs:\n- {path: /a, replica: {url: s3://b.s3.us-west-004.backblazeb2.com/p}}\n- {path: /b, replica: {type: s3, bucket: b, path: p, endpoint: 'https://S3.us-west-004.backblazeb2.com/'}}", "two databases would share one replica"},
+		{"dbs:\n- {path: /a, replica: {url: 's3://arn:aws:s3:::b/p'}}\n- {path: /b, replica: {url: s3://b/p}}", "two databases would share one replica"},
 		{"dbs:\n- {path: /a, replica: {path: /r}}\n- {path: /b, replica: {url: file:///r/}}", "f:3:29: two databases would share one replica"},
 		{"dbs:\n- {path: /a, replica: {url: s3://b/p}}\n- {path: /b, replica: {url: s3://b/p/log}}", "f:3:29: this replica would lie where another one has its own objects (of line 2)"},
 		{"dbs:\n- {path: /a, replica: {url: s3://b/p/data/x}}\n- {path: /b, replica: {url: s3://b/p}}", "f:2:29: this replica would lie where another one has its own objects (of line 3)"},

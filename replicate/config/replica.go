@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -276,31 +278,39 @@ func plainName(s string) string {
 	return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(s))
 }
 
-// place is where a replica is, to compare it with others.
-type place struct{ path, server string }
+// place is where a replica is, to compare it with others: however it is written,
+// with the server before the bucket's name or as endpoint, an ARN or a name.
+type place string
+
+var bucketARN = regexp.MustCompile(`^s3://arn:[a-z-]+:s3:::`)
 
 func (d *Database) place() place {
 	base, query, _ := strings.Cut(d.URL, "?")
-	server := parameter(query, "endpoint")
-	if server == "" {
-		server = d.Settings["endpoint"]
-	}
+	server := cmp.Or(parameter(query, "endpoint"), d.Settings["endpoint"])
 	if _, host, ok := strings.Cut(server, "://"); ok {
 		server = host
 	}
-	return place{strings.TrimRight(base, "/"), strings.TrimRight(server, "/")}
+	base = bucketARN.ReplaceAllString(strings.TrimRight(base, "/"), "s3://")
+	if rest, ok := strings.CutPrefix(base, "s3://"); ok {
+		bucket, path, _ := strings.Cut(rest, "/")
+		if server = strings.TrimRight(server, "/"); server != "" {
+			bucket += "." + strings.ToLower(server)
+		}
+		base = "s3://" + bucket + "/" + path
+	}
+	return place(strings.TrimRight(base, "/"))
 }
 
 // owner returns the database in whose replica's own objects a place is, nil if there
 // is none: a replica may lie below another one elsewhere.
 func (p place) owner(all map[place]*Database) *Database {
 	own := []string{segment.InfoKey + "/", segment.LogPrefix, segment.PagesPrefix, segment.SnapshotPrefix, segment.DataPrefix}
-	for i := len(p.path) - 1; i > 0; i-- {
-		if p.path[i] != '/' {
+	for i := len(p) - 1; i > 0; i-- {
+		if p[i] != '/' {
 			continue
 		}
-		first, _, _ := strings.Cut(p.path[i+1:], "/")
-		if above := all[place{p.path[:i], p.server}]; above != nil && slices.Contains(own, first+"/") {
+		first, _, _ := strings.Cut(string(p[i+1:]), "/")
+		if above := all[p[:i]]; above != nil && slices.Contains(own, first+"/") {
 			return above
 		}
 	}
