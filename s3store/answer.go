@@ -19,6 +19,7 @@ import (
 // was written, and for a listing of nothing.
 var (
 	errPage      = &smithy.GenericAPIError{Code: "NotS3", Message: "the answer is a web page"}
+	errNoWrite   = &smithy.GenericAPIError{Code: "NotS3", Message: "the answer is not to a write"}
 	errNoID      = &smithy.GenericAPIError{Code: "NotS3", Message: "the upload has no ID"}
 	errNoListing = &smithy.GenericAPIError{Code: "NotS3", Message: "the answer is not a listing"}
 )
@@ -46,6 +47,12 @@ func checkAnswer(stack *middleware.Stack) error {
 		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "text/html" {
 			r.Body.Close()
 			return out, md, errPage
+		}
+		// S3 answers to a write with an ETag and nothing else (API Reference, PutObject,
+		// UploadPart).
+		if r.Request != nil && r.Request.Method == http.MethodPut && r.ContentLength > 0 && r.Header.Get("ETag") == "" {
+			r.Body.Close()
+			return out, md, errNoWrite
 		}
 		return out, md, nil
 	}), middleware.After) // next to the wire: before the SDK reads the body

@@ -28,6 +28,20 @@ func TestWebPageIsNoAnswer(t *testing.T) {
 	}
 }
 
+// Some say no more than OK, to writes too.
+func TestWriteIsAnswered(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, "OK")
+	})
+	s.opts.PartSize = testPart
+	for op, err := range every(s) {
+		if p, _ := Explain(err); op != "get" && !strings.HasPrefix(op, "delete") && (p.Cause != "not-s3" || objstore.Permanent(err)) {
+			t.Errorf("%s: %v, cause %q", op, err, p.Cause)
+		}
+	}
+}
+
 // So is what is no listing.
 func TestListingIsOne(t *testing.T) {
 	for _, body := range []string{"", "OK", "<html></html>", `<?xml version="1.0"?><Other/>`} {
