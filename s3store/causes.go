@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	credentialsRemedy = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile"
+	credentialsRemedy = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile, or the configuration file"
 	policyRemedy      = `"outwash policy" prints the one that is needed`
 )
 
