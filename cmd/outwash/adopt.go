@@ -121,8 +121,10 @@ func (a *adoption) run(ctx context.Context, u *ui, args []string) error {
 			replicate.ErrNotRestorable, h.Replica, path)
 	}
 	a.store = &consentStore{Store: store}
-	if len(args) == 1 {
-		a.store.file = a.configPath()
+	if a.database != nil {
+		if d, err := a.config.Database(path); err == nil && d == a.database {
+			a.store.file = a.configPath()
+		}
 	}
 	fresh, clean := !exists(path+local.Suffix), !exists(path+"-wal")
 	dir, err := local.Open(path)

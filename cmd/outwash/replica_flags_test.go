@@ -94,8 +94,11 @@ func TestRefusalsNameTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("restore -force", "adopt")
-	if code, out, stderr := cli(append([]string{"adopt"}, named...)...); code != codeUnconfirmed || !strings.Contains(out, "restore -force -config '"+file+"'") {
-		t.Error(code, out, stderr)
+	url := cfg.Databases[0].URL
+	for _, args := range [][]string{named, append(named, url)} {
+		if code, out, stderr := cli(append([]string{"adopt"}, args...)...); code != codeUnconfirmed || !strings.Contains(out, "restore -force -config '"+file+"'") {
+			t.Error(code, out, stderr)
+		}
 	}
 	if code, _, stderr := cli(append([]string{"adopt", "-yes"}, named...)...); code != 0 {
 		t.Error(stderr)
