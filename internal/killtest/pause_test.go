@@ -218,9 +218,12 @@ func ackedRows(t *testing.T, file string) int {
 	if errors.Is(err, os.ErrNotExist) {
 		return 0
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	lines := strings.Fields(string(b))
-	if err != nil || len(lines) == 0 {
-		t.Fatalf("%q, %v", b, err)
+	if len(lines) == 0 {
+		return 0 // stopped before its first line
 	}
 	n, err := strconv.Atoi(lines[len(lines)-1])
 	if err != nil {
