@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/s3proxy"
@@ -99,6 +100,9 @@ func TestDoctorInterrupted(t *testing.T) {
 					if err := cmd.Process.Signal(os.Interrupt); err != nil {
 						t.Error(err)
 					}
+					// The answer is not to overtake the signal: after it there may be
+					// little left to do.
+					time.Sleep(300 * time.Millisecond)
 				})
 			}
 			return nil
