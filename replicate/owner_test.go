@@ -129,17 +129,6 @@ func TestHistoryRequests(t *testing.T) {
 
 // The commands in refusals can be copied into a shell.
 func TestCommandsAreQuoted(t *testing.T) {
-	for in, want := range map[string]string{
-		"/data/app.db":             "/data/app.db",
-		"s3://b/p?endpoint=x&r=eu": "'s3://b/p?endpoint=x&r=eu'",
-		"/my data/it's.db":         `'/my data/it'\''s.db'`,
-		"/données/app.db":          "/données/app.db",
-		"file:///r/$HOME/`x`":      "'file:///r/$HOME/`x`'",
-	} {
-		if got := quote(in); got != want {
-			t.Errorf("%q: %s, expected %s", in, got, want)
-		}
-	}
 	s := situation{database: "/a b/c.db", replica: "s3://b/p?x=1&y=2"}
 	if got := s.adoptCommand(); got != "outwash adopt '/a b/c.db' 's3://b/p?x=1&y=2'" {
 		t.Error(got)

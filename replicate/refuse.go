@@ -2,9 +2,9 @@ package replicate
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/shell"
 )
 
 // refuse says what is wrong between which two.
@@ -20,24 +20,16 @@ func (s *situation) ask(kind error, format string, a ...any) (action, error) {
 
 func (s *situation) restoreCommand(force string) string {
 	if s.file != "" {
-		return fmt.Sprintf("outwash restore %s-config %s %s", force, quote(s.file), quote(s.database))
+		return fmt.Sprintf("outwash restore %s-config %s", force, shell.Quote(s.file, s.database))
 	}
-	return fmt.Sprintf("outwash restore %s-o %s %s", force, quote(s.database), quote(s.replica))
+	return fmt.Sprintf("outwash restore %s-o %s", force, shell.Quote(s.database, s.replica))
 }
 
 func (s *situation) adoptCommand() string {
 	if s.file != "" {
-		return fmt.Sprintf("outwash adopt -config %s %s", quote(s.file), quote(s.database))
+		return "outwash adopt -config " + shell.Quote(s.file, s.database)
 	}
-	return fmt.Sprintf("outwash adopt %s %s", quote(s.database), quote(s.replica))
-}
-
-// quote makes s one word of a shell command.
-func quote(s string) string {
-	if !strings.ContainsAny(s, " \t\n'\"\\&?*[]$;()<>|`#~!{}") {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return "outwash adopt " + shell.Quote(s.database, s.replica)
 }
 
 // fellBehind: the replica had more than it has.

@@ -3,10 +3,10 @@ package doctor
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/internal/shell"
 )
 
 // conclude makes the verdict.
@@ -26,9 +26,9 @@ func (j *judge) conclude() {
 		}
 	}
 	denied := f.Create != nil && errors.Is(f.Create.Err, objstore.ErrDenied) || f.Plain != nil && errors.Is(f.Plain.Err, objstore.ErrDenied)
-	name := quoted(r.Replica)
+	name := shell.Quote(r.Replica)
 	if f.Name != nil {
-		name = quoted(f.Name...)
+		name = shell.Quote(f.Name...)
 	}
 	switch {
 	case f.Interrupted:
@@ -65,15 +65,4 @@ func (j *judge) conclude() {
 	} else if r.Verdict == Ready && n > 1 {
 		r.Text += fmt.Sprintf(", with %d warnings", n)
 	}
-}
-
-// quoted are arguments as they are written in a shell.
-func quoted(args ...string) string {
-	list := slices.Clone(args)
-	for i, a := range list {
-		if strings.ContainsAny(a, "?&*' ()$`\"\\;|<>~#!{}[]") {
-			list[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(list, " ")
 }
