@@ -19,6 +19,11 @@ import (
 // deleteBatch is the most keys that one DeleteObjects takes.
 const deleteBatch = 1000
 
+// orderTries is how often a page is asked for that is out of order. A server that
+// keeps objects as files can list one twice or at the wrong place while it gets its
+// name; one that is out of order each time can't be used: keys would be missed.
+const orderTries = 5
+
 // List implements objstore.Store.
 func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
 	return func(yield func(objstore.Info, error) bool) {
@@ -29,22 +34,24 @@ func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 		}
 		last := after
 		for {
-			out, err := s.listPage(ctx, "list", prefix, in)
+			var infos []objstore.Info
+			var out *s3.ListObjectsV2Output
+			var err error
+			for range orderTries {
+				if out, err = s.listPage(ctx, "list", prefix, in); err != nil {
+					break
+				}
+				if infos, err = page(out, base, prefix, after, last); err == nil {
+					break
+				}
+				err = s.fail("list", prefix, err)
+			}
 			if err != nil {
 				yield(objstore.Info{}, err)
 				return
 			}
-			for _, o := range out.Contents {
-				key, ok := strings.CutPrefix(listed(aws.ToString(o.Key), out.EncodingType, base+prefix), base)
-				if !ok || key == "" || key <= after || !strings.HasPrefix(key, prefix) {
-					continue // a "directory"; a server that ignores StartAfter, or Prefix
-				}
-				if key <= last {
-					yield(objstore.Info{}, s.fail("list", prefix, fmt.Errorf("%w: the server lists %q after %q, out of order", objstore.ErrUnsupported, key, last)))
-					return
-				}
-				last = key
-				info := objstore.Info{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified), ETag: aws.ToString(o.ETag)}
+			for _, info := range infos {
+				last = info.Key
 				if !yield(info, nil) {
 					return
 				}
@@ -60,6 +67,24 @@ func (s *store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 			in.ContinuationToken = out.NextContinuationToken
 		}
 	}
+}
+
+// page is what one page lists: keys below base that start with prefix and come after
+// after, which a server may ignore, and after last, where the page before ended.
+func page(out *s3.ListObjectsV2Output, base, prefix, after, last string) ([]objstore.Info, error) {
+	infos := make([]objstore.Info, 0, len(out.Contents))
+	for _, o := range out.Contents {
+		key, ok := strings.CutPrefix(listed(aws.ToString(o.Key), out.EncodingType, base+prefix), base)
+		if !ok || key == "" || key <= after || !strings.HasPrefix(key, prefix) {
+			continue // a "directory"; a server that ignores StartAfter, or Prefix
+		}
+		if key <= last {
+			return nil, fmt.Errorf("%w: the server lists %q after %q, out of order", objstore.ErrUnsupported, key, last)
+		}
+		last = key
+		infos = append(infos, objstore.Info{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified), ETag: aws.ToString(o.ETag)})
+	}
+	return infos, nil
 }
 
 // listed is a key as it is, from one in a listing. Listings are asked for with

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,19 +40,26 @@ func TestListOddities(t *testing.T) {
 		"StartAfter ignored":      {[]string{listing("path/log/0 path/log/00 path/log/1", "")}, "log/1", nil},
 		"two pages":               {[]string{listing("path/log/1", token), listing("path/log/2", "")}, "log/1 log/2", nil},
 		"an empty page":           {[]string{listing("", token), listing("path/log/2", "")}, "log/2", nil},
-		"page repeated":           {[]string{listing("path/log/1", token), listing("path/log/1", token)}, "log/1", objstore.ErrUnsupported},
-		"out of order":            {[]string{listing("path/log/2 path/log/1", "")}, "log/2", objstore.ErrUnsupported},
+		"page repeated":           {slices.Repeat([]string{listing("path/log/1", token)}, 6), "log/1", objstore.ErrUnsupported},
+		"page repeated once":      {[]string{listing("path/log/1", token), listing("path/log/1", token), listing("path/log/2", "")}, "log/1 log/2", nil},
+		"out of order":            {slices.Repeat([]string{listing("path/log/2 path/log/1", "")}, 5), "", objstore.ErrUnsupported},
+		"out of order once":       {[]string{listing("path/log/2 path/log/1", ""), listing("path/log/1 path/log/2", "")}, "log/1 log/2", nil},
 		"truncated without token": {[]string{listing("path/log/1", "<x/>")}, "log/1", objstore.ErrUnsupported},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := 0
 			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if q := r.URL.Query(); q.Get("prefix") != "path/log/" || (n == 0) != (q.Get("start-after") == "path/log/00") {
+				if q := r.URL.Query(); q.Get("prefix") != "path/log/" || q.Has("start-after") == q.Has("continuation-token") || q.Get("start-after") != "" && q.Get("start-after") != "path/log/00" {
 					t.Errorf("page %d is asked for with %s", n, r.URL.RawQuery)
 				}
 				_, _ = w.Write([]byte(tt.pages[n]))
 				n++
 			})
+			defer func() {
+				if n != len(tt.pages) {
+					t.Errorf("%d pages were asked for, want %d", n, len(tt.pages))
+				}
+			}()
 			var keys []string
 			var last error
 			for info, err := range s.List(t.Context(), "log/", "log/00") {
