@@ -180,7 +180,7 @@ func (a *applier) inline(o *segment.Object) error {
 // one once from its beginning. Its index frames come after the blocks that they
 // describe, so they are read ahead.
 func (a *applier) external(ctx context.Context, o *segment.Object) error {
-	key := segment.DataKey(o.Root.Data)
+	key := o.DataKey()
 	if err := checkDataHeader(ctx, a.line.store, o); err != nil {
 		return err
 	}
@@ -306,7 +306,7 @@ type eofReader struct{}
 func (eofReader) Read([]byte) (int, error) { return 0, io.EOF }
 
 func checkDataHeader(ctx context.Context, store Store, o *segment.Object) error {
-	key := segment.DataKey(o.Root.Data)
+	key := o.DataKey()
 	return retry(ctx, func() error {
 		b, err := fetchRange(ctx, store, key, 0, segment.DataHeaderSize)
 		if err != nil {
@@ -327,13 +327,13 @@ func nextFrame(ctx context.Context, store Store, o *segment.Object, dec *segment
 	}
 	recs, err := dec.Next(b)
 	if err != nil {
-		return nil, fmt.Errorf("replicate: %s: %w", segment.DataKey(o.Root.Data), err)
+		return nil, fmt.Errorf("replicate: %s: %w", o.DataKey(), err)
 	}
 	return recs, nil
 }
 
 func fetchFrame(ctx context.Context, store Store, o *segment.Object, i int) (b []byte, err error) {
-	f, key := &o.Root.Frames[i], segment.DataKey(o.Root.Data)
+	f, key := &o.Root.Frames[i], o.DataKey()
 	err = retry(ctx, func() error {
 		b, err = fetchRange(ctx, store, key, f.Offset, f.Size())
 		return dataError(key, err)

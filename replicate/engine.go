@@ -40,6 +40,8 @@ type EngineOptions struct {
 	// pause goes at once, later ones share uploads. 0 is DefaultMaxLag; AsFast
 	// (or anything below 0) uploads whenever the last upload is done.
 	MaxLag time.Duration
+	// Keep says how history is condensed and how long it is kept.
+	Keep   Keep
 	Logger *slog.Logger // nil: none
 	Clock  Clock        // nil: the system's
 	// Failpoint is called with the name of each step of writing; an error ends

@@ -12,10 +12,14 @@ import (
 	"github.com/outwash/outwash/internal/segment"
 )
 
-// uploadData streams what write gives, most bytes at most, to a new data object.
-func (e *Engine) uploadData(ctx context.Context, h segment.DataHeader, most int64, write func(*segment.DataWriter) error) (*segment.Root, int64, error) {
+// uploadData streams what write gives, most bytes at most, to a new data object; of
+// the log segment at txid, or, if that is 0, of an export.
+func (e *Engine) uploadData(ctx context.Context, h segment.DataHeader, txid uint64, most int64, write func(*segment.DataWriter) error) (*segment.Root, int64, error) {
 	h.Name, h.Database, h.Session = segment.NewID(), e.end.Database, e.session
 	key := segment.DataKey(h.Name)
+	if txid != 0 {
+		key = segment.LogDataKey(txid, h.Name)
+	}
 	pr, pw := io.Pipe()
 	g, ctx := errgroup.WithContext(objstore.WithSizeHint(ctx, most))
 	var size int64
@@ -62,7 +66,7 @@ func (e *Engine) spill(ctx context.Context, h segment.Header, entries []*segment
 		}
 	}
 	err = e.persist(ctx, "upload large entries", StateReplicating, func(ctx context.Context) error {
-		root, size, err = e.uploadData(ctx, segment.DataHeader{Kind: segment.KindLog, PageSize: h.PageSize}, most, func(dw *segment.DataWriter) error {
+		root, size, err = e.uploadData(ctx, segment.DataHeader{Kind: segment.KindLog, PageSize: h.PageSize}, h.MinTXID, most, func(dw *segment.DataWriter) error {
 			for _, en := range entries {
 				if err := writeEntry(dw, en); err != nil {
 					return err
@@ -136,7 +140,7 @@ func (e *Engine) firstContact(ctx context.Context) error {
 	h := segment.DataHeader{Kind: segment.KindSnapshot, PageSize: e.exportPageSize}
 	err := e.persist(ctx, "write the first snapshot", StateExporting, func(ctx context.Context) (err error) {
 		// Pages that change meanwhile are copied again.
-		root, size, err = e.uploadData(ctx, h, 1<<20+2*e.exportSize, func(dw *segment.DataWriter) error {
+		root, size, err = e.uploadData(ctx, h, 0, 1<<20+2*e.exportSize, func(dw *segment.DataWriter) error {
 			if adopt, err = e.opts.Source.Export(ctx, e.end.Tail, dw.WriteBlock); err != nil {
 				return err
 			}

@@ -54,7 +54,7 @@ func (r *restorer) snapshotHashes(ctx context.Context, o *segment.Object) error 
 	}, func(_ int, frame []byte) error {
 		recs, err := dec.Next(frame)
 		if err != nil {
-			return fmt.Errorf("replicate: %s: %w", segment.DataKey(o.Root.Data), err)
+			return fmt.Errorf("replicate: %s: %w", o.DataKey(), err)
 		}
 		for _, rec := range recs {
 			if rec.Entry != nil {

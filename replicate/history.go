@@ -130,7 +130,7 @@ func ownKey(key string) bool {
 	if _, _, _, ok := segment.ParsePagesKey(key); ok {
 		return true
 	}
-	_, ok := segment.ParseDataKey(key)
+	_, _, ok := segment.ParseDataKey(key)
 	return ok || key == segment.InfoKey
 }
 

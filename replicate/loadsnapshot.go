@@ -98,7 +98,7 @@ func (r *restorer) snapshotIndex(ctx context.Context, o *segment.Object) (frames
 	for i := range frames {
 		recs, err := dec.Next(frames[i])
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("replicate: %s: %w", segment.DataKey(o.Root.Data), err)
+			return nil, nil, nil, fmt.Errorf("replicate: %s: %w", o.DataKey(), err)
 		}
 		for _, rec := range recs {
 			if rec.Entry != nil {
@@ -121,12 +121,12 @@ func (r *restorer) snapshotIndex(ctx context.Context, o *segment.Object) (frames
 }
 
 func beyondCommit(o *segment.Object, page uint64) error {
-	return fmt.Errorf("replicate: %s has page %d of %d: %w", segment.DataKey(o.Root.Data), page, o.Header.Commit, ErrCorrupt)
+	return fmt.Errorf("replicate: %s has page %d of %d: %w", o.DataKey(), page, o.Header.Commit, ErrCorrupt)
 }
 
 // snapshotPages writes the pages that count in place.
 func (r *restorer) snapshotPages(ctx context.Context, o *segment.Object, frames [][]byte, winner []uint32) error {
-	key := segment.DataKey(o.Root.Data)
+	key := o.DataKey()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.opts.Parallelism)
 	first := uint32(1)

@@ -49,6 +49,15 @@ type Source interface {
 	// given anew and emission starts over from the new state.
 	Export(ctx context.Context, tail Tail, write func(b segment.Block, stored []byte) error) (*segment.Entry, error)
 
+	// Copy copies pages of the database while it is in use, some more than once (the
+	// last image counts), so that they are what they were after one entry, which it
+	// returns: all pages that were asked for and all that changed since it began to
+	// note that, as far as they lie within the database's size then. It proves each by
+	// its hash. It may run while every other method does, one Copy at a time. Errors
+	// that pass are [local.ErrLocked], and [local.ErrCopyLost], after which it must
+	// have begun anew; an error of a function of the request ends it and is returned.
+	Copy(ctx context.Context, req CopyRequest) (Copied, error)
+
 	// Ready is signalled (never closed) when entries wait to be taken.
 	Ready() <-chan struct{}
 
@@ -84,6 +93,10 @@ type (
 	Tail     = local.Tail
 	Evidence = local.Evidence
 	Backlog  = local.Backlog
+
+	CopyRequest = local.CopyRequest
+	Copied      = local.Copied
+	PageSet     = local.PageSet
 )
 
 // The ways to begin; see Source.Begin.

@@ -348,3 +348,7 @@ func (s *source) lose() {
 	s.m.entries = s.m.entries[:s.taken:s.taken]
 	s.signal()
 }
+
+func (s *source) Copy(context.Context, CopyRequest) (Copied, error) {
+	return Copied{}, errors.ErrUnsupported
+}

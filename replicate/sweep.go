@@ -33,7 +33,7 @@ func (e *Engine) sweep(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, sweepTime)
 		defer cancel()
 		n, err := s.SweepUploads(ctx, segment.DataPrefix, sweepAge, func(key string) bool {
-			_, ok := segment.ParseDataKey(key)
+			_, _, ok := segment.ParseDataKey(key)
 			return ok
 		})
 		if n > 0 {

@@ -179,7 +179,7 @@ func splitKey(path string) (dir, key string) {
 		_, log := segment.ParseLogKey(key)
 		_, _, _, pages := segment.ParsePagesKey(key)
 		_, _, snapshot := segment.ParseSnapshotKey(key)
-		_, data := segment.ParseDataKey(key)
+		_, _, data := segment.ParseDataKey(key)
 		if log || pages || snapshot || data {
 			n = 2
 		}

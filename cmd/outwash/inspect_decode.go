@@ -181,7 +181,7 @@ func (x *inspector) checkKey(h *segment.Header) error {
 
 // external verifies the data object of o: its index always, its blocks if asked.
 func (x *inspector) external(o *segment.Object) error {
-	key := segment.DataKey(o.Root.Data)
+	key := o.DataKey()
 	x.r.Data, x.r.DataSize = key, o.Root.Size
 	data := &object{store: x.obj.store, key: key, name: key}
 	body, info, err := data.store.Get(x.ctx, key, objstore.Range{Length: 1})

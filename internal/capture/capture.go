@@ -139,10 +139,10 @@ type DB struct {
 	table    table
 	lastPos  segment.WALPosition // of the last entry
 	lastMono int64
-	dirty    *bitmap // tracking: pages changed since they were copied; nil: lost track
-	smallest uint64  // tracking: fewest pages after any commit since
-	failed   error   // why capture can't go on
-	credit   float64 // commits that may still get an entry each
+	dirty    *local.PageSet // tracking: pages changed since they were copied; nil: lost track
+	smallest uint64         // tracking: fewest pages after any commit since
+	failed   error          // why capture can't go on
+	credit   float64        // commits that may still get an entry each
 	credited time.Time
 
 	gates   atomic.Int32 // the application waits for mu at so many of them

@@ -36,7 +36,7 @@ const (
 // writeClean writes the record if the log is gone and the database is as the
 // gate left it.
 func (d *DB) writeClean() error {
-	if _, err := os.Stat(d.opts.Path + "-wal"); !errors.Is(err, fs.ErrNotExist) || d.emptied == "" || d.leftover.sectors.n > 0 {
+	if _, err := os.Stat(d.opts.Path + "-wal"); !errors.Is(err, fs.ErrNotExist) || d.emptied == "" || d.leftover.sectors.Len() > 0 {
 		return nil
 	}
 	fi, err := os.Stat(d.opts.Path)

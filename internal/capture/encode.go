@@ -94,7 +94,7 @@ func (d *DB) track(w walked) {
 			no := w.pages[i-w.from.frame]
 			d.last[no] = i + 1
 			if d.dirty != nil {
-				d.dirty.add(uint64(no))
+				d.dirty.Add(uint64(no))
 			}
 		}
 		d.mark.frame, d.mark.checksum = c.frame, c.checksum

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/bits"
 	"slices"
 	"time"
 
@@ -70,7 +69,7 @@ type export struct {
 	write func(segment.Block, []byte) error
 	enc   *segment.BlockEncoder
 	table table
-	todo  bitmap
+	todo  local.PageSet
 	// pageSize is what Evidence found: what is uploaded says so already.
 	pageSize uint32
 
@@ -137,27 +136,22 @@ func (x *export) begin(first bool) (*view, error) {
 		x.table = table{pageSize: v.pageSize}
 		d.table.pageSize = v.pageSize
 		d.smallest = 0
-		d.dirty = &bitmap{}
+		d.dirty = &local.PageSet{}
 	} else if err := x.catchUp(v); err != nil {
 		v.close()
 		return nil, err
 	}
 	for no := min(d.smallest, x.table.size()) + 1; no <= v.size; no++ {
-		x.todo.add(no)
+		x.todo.Add(no)
 	}
 	for no := v.size + 1; no <= x.table.size(); no++ {
-		x.todo.remove(no)
+		x.todo.Remove(no)
 	}
-	for i, w := range d.dirty.words {
-		for ; w != 0; w &= w - 1 {
-			if no := uint64(i)*64 + uint64(bits.TrailingZeros64(w)); no <= v.size {
-				x.todo.add(no)
-			}
-		}
-	}
+	d.dirty.Cut(v.size)
+	x.todo.Merge(d.dirty)
 	x.table.resize(v.size)
 	d.mark, d.last = v.mark, v.frames
-	d.dirty, d.smallest = &bitmap{}, math.MaxUint64
+	d.dirty, d.smallest = &local.PageSet{}, math.MaxUint64
 	d.emptied = v.emptied(d.opts.Path)
 	d.pass = true
 	d.setPhase(tracking)
@@ -196,7 +190,7 @@ func (x *export) catchUp(v *view) error {
 	}
 	if len(v.pages) > 0 {
 		for _, no := range v.pages[from:] {
-			d.dirty.add(uint64(no))
+			d.dirty.Add(uint64(no))
 		}
 	}
 	return nil
@@ -207,31 +201,28 @@ func (x *export) catchUp(v *view) error {
 func (x *export) copy(ctx context.Context, v *view, unlimited bool) error {
 	start := time.Now()
 	lock := segment.LockPage(v.pageSize)
-	x.todo.remove(lock)
-	unlimited = unlimited || int64(x.todo.n)*int64(v.pageSize) <= finalBytes
+	x.todo.Remove(lock)
+	unlimited = unlimited || int64(x.todo.Len())*int64(v.pageSize) <= finalBytes
 	perBlock := blockPages(v.pageSize)
-	for i := range x.todo.words {
-		for x.todo.words[i] != 0 {
-			no := uint64(i)*64 + uint64(bits.TrailingZeros64(x.todo.words[i]))
-			x.todo.remove(no)
-			n := len(x.plain)
-			x.plain = slices.Grow(x.plain, int(v.pageSize))[:n+int(v.pageSize)]
-			if err := v.read(no, x.plain[n:]); err != nil {
-				return err
-			}
-			hash := segment.PageHash(no, x.plain[n:])
-			x.table.set(no, hash)
-			x.pages = append(x.pages, segment.Page{No: no, Hash: hash})
-			if len(x.pages) < perBlock {
-				continue
-			}
-			x.block()
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if !unlimited && (len(x.stored) >= passBytes || time.Since(start) >= passTime) {
-				return nil
-			}
+	for no := range x.todo.All() {
+		x.todo.Remove(no)
+		n := len(x.plain)
+		x.plain = slices.Grow(x.plain, int(v.pageSize))[:n+int(v.pageSize)]
+		if err := v.read(no, x.plain[n:]); err != nil {
+			return err
+		}
+		hash := segment.PageHash(no, x.plain[n:])
+		x.table.set(no, hash)
+		x.pages = append(x.pages, segment.Page{No: no, Hash: hash})
+		if len(x.pages) < perBlock {
+			continue
+		}
+		x.block()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !unlimited && (len(x.stored) >= passBytes || time.Since(start) >= passTime) {
+			return nil
 		}
 	}
 	x.block()
@@ -261,7 +252,7 @@ func (x *export) end(v *view, tail local.Tail) (*segment.Entry, error) {
 	if d.dirty == nil {
 		return nil, errLost
 	}
-	if x.todo.n > 0 {
+	if x.todo.Len() > 0 {
 		return nil, nil
 	}
 	now := d.now()

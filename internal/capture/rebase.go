@@ -306,13 +306,13 @@ func (differing) check(*table) error            { return nil }
 type since struct {
 	from  state
 	found *found
-	dirty bitmap
+	dirty local.PageSet
 	base  *table // what the pages were; nil: the log is trusted to have all that changed
 }
 
 func (*since) kind() segment.EntryKind     { return segment.Merge }
 func (*since) mustBeSound() bool           { return false }
-func (s *since) want(no, _, _ uint64) bool { return s.dirty.has(no) }
+func (s *since) want(no, _, _ uint64) bool { return s.dirty.Has(no) }
 
 func (s *since) prepare(_ *DB, v *view) (state, uint64, error) {
 	if s.from.commit > 0 && s.found.pageSize != v.pageSize {
@@ -338,11 +338,11 @@ func (s *since) prepare(_ *DB, v *view) (state, uint64, error) {
 		return s.from, 0, nil
 	}
 	for _, no := range v.pages[from:v.mark.frame] {
-		s.dirty.add(uint64(no))
+		s.dirty.Add(uint64(no))
 	}
 	// What a shrink and a growth did to the pages between is not in the log.
 	for no := min(v.minSize, s.from.commit) + 1; no <= v.size; no++ {
-		s.dirty.add(no)
+		s.dirty.Add(no)
 	}
 	return s.from, n, nil
 }
@@ -350,12 +350,12 @@ func (s *since) prepare(_ *DB, v *view) (state, uint64, error) {
 func (s *since) check(now *table) error {
 	if s.base != nil {
 		for no := uint64(1); no <= now.size(); no++ {
-			if !s.dirty.has(no) && now.get(no) != s.base.get(no) {
+			if !s.dirty.Has(no) && now.get(no) != s.base.get(no) {
 				return fmt.Errorf("capture: page %d is not what was committed: %w: writes were lost with the power", no, local.ErrDamaged)
 			}
 		}
 	}
-	if s.dirty.n > 0 || now.sum == s.from.checksum && now.size() == s.from.commit {
+	if s.dirty.Len() > 0 || now.sum == s.from.checksum && now.size() == s.from.commit {
 		return nil
 	}
 	return fmt.Errorf("capture: checksum %016x over %d pages, the replica's is %016x over %d: %w",

@@ -3,9 +3,9 @@ package capture
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
 )
 
@@ -18,14 +18,14 @@ import (
 // Written is what a transaction has written of the database file. The zero value
 // is nothing. A set too large does no harm: pages that are what they were are left
 // out.
-type Written struct{ sectors bitmap }
+type Written struct{ sectors local.PageSet }
 
 const sector = segment.MinPageSize
 
 // Add adds n bytes at offset off.
 func (w *Written) Add(off int64, n int) {
 	for s := off / sector; s*sector < off+int64(n); s++ {
-		w.sectors.add(uint64(s))
+		w.sectors.Add(uint64(s))
 	}
 }
 
@@ -33,15 +33,13 @@ func (w *Written) Add(off int64, n int) {
 func (w *Written) pages(pageSize uint32, size uint64) []uint64 {
 	var pages []uint64
 	per := uint64(pageSize / sector)
-	for i, word := range w.sectors.words {
-		for ; word != 0; word &= word - 1 {
-			no := (uint64(i)*64+uint64(bits.TrailingZeros64(word)))/per + 1
-			if no > size {
-				return pages
-			}
-			if n := len(pages); n == 0 || pages[n-1] != no {
-				pages = append(pages, no)
-			}
+	for sector := range w.sectors.All() {
+		no := sector/per + 1
+		if no > size {
+			return pages
+		}
+		if n := len(pages); n == 0 || pages[n-1] != no {
+			pages = append(pages, no)
 		}
 	}
 	return pages
@@ -70,7 +68,7 @@ func (d *DB) RolledBack(w *Written) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.writing = false
-	d.leftover.sectors.merge(&w.sectors)
+	d.leftover.sectors.Merge(&w.sectors)
 	if d.emptied != "" {
 		d.emptied = fingerprint(d.opts.Path)
 	}
@@ -82,7 +80,7 @@ func (d *DB) Committed(w *Written) {
 	d.lockGate()
 	defer d.mu.Unlock()
 	d.writing = false
-	w.sectors.merge(&d.leftover.sectors)
+	w.sectors.Merge(&d.leftover.sectors)
 	d.leftover = Written{}
 	if err := d.commitFile(w); err != nil {
 		d.log.Warn("a transaction can't be captured", "database", d.opts.Path, "error", err)
@@ -107,7 +105,7 @@ func (d *DB) commitFile(w *Written) error {
 	if d.phase == tracking {
 		if d.dirty != nil {
 			for _, no := range pages {
-				d.dirty.add(no)
+				d.dirty.Add(no)
 			}
 			d.smallest = min(d.smallest, size)
 		}

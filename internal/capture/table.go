@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"math/bits"
 	"slices"
 
 	"github.com/outwash/outwash/internal/segment"
@@ -73,39 +72,3 @@ func tableOf(pageSize uint32, hashes []uint64) table {
 }
 
 var zeroPage [65536]byte
-
-// bitmap is a growing set of page numbers.
-type bitmap struct {
-	words []uint64
-	n     int
-}
-
-func (b *bitmap) add(no uint64) {
-	for uint64(len(b.words)) <= no/64 {
-		b.words = append(b.words, make([]uint64, max(1, len(b.words)))...)
-	}
-	if m := uint64(1) << (no % 64); b.words[no/64]&m == 0 {
-		b.words[no/64] |= m
-		b.n++
-	}
-}
-
-// merge adds what o has.
-func (b *bitmap) merge(o *bitmap) {
-	for i, w := range o.words {
-		for ; w != 0; w &= w - 1 {
-			b.add(uint64(i)*64 + uint64(bits.TrailingZeros64(w)))
-		}
-	}
-}
-
-func (b *bitmap) has(no uint64) bool {
-	return no/64 < uint64(len(b.words)) && b.words[no/64]&(1<<(no%64)) != 0
-}
-
-func (b *bitmap) remove(no uint64) {
-	if b.has(no) {
-		b.words[no/64] &^= 1 << (no % 64)
-		b.n--
-	}
-}

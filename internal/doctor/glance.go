@@ -55,7 +55,7 @@ func ours(key string) bool {
 	_, isLog := segment.ParseLogKey(key)
 	_, _, isSnapshot := segment.ParseSnapshotKey(key)
 	_, _, _, isPages := segment.ParsePagesKey(key)
-	_, isData := segment.ParseDataKey(key)
+	_, _, isData := segment.ParseDataKey(key)
 	return isLog || isSnapshot || isPages || isData
 }
 

@@ -81,17 +81,41 @@ func (h *Header) Key() string {
 	return LogKey(h.MinTXID)
 }
 
-// DataKey returns the key of the data object with a random name.
+// DataKey returns the key of the data object of a snapshot or page segment.
 func DataKey(name ID) string { return DataPrefix + name.String() }
 
-// ParseDataKey is the inverse of [DataKey]; ok is false for any other key.
-func ParseDataKey(key string) (name ID, ok bool) {
+// LogDataKey returns the key of the data object of the log segment that begins at
+// txid: so a listing tells which data objects the log needs.
+func LogDataKey(txid uint64, name ID) string { return DataPrefix + hex16(txid) + "-" + name.String() }
+
+// ParseDataKey is the inverse of [DataKey], for which txid is 0, and of
+// [LogDataKey]; ok is false for any other key.
+func ParseDataKey(key string) (txid uint64, name ID, ok bool) {
 	s, ok := strings.CutPrefix(key, DataPrefix)
 	if !ok {
-		return ID{}, false
+		return 0, ID{}, false
+	}
+	if first, rest, found := strings.Cut(s, "-"); found {
+		if txid, ok = parseTXID(first); !ok {
+			return 0, ID{}, false
+		}
+		s = rest
 	}
 	name, err := ParseID(s)
-	return name, err == nil && !name.IsZero()
+	if err != nil || name.IsZero() {
+		return 0, ID{}, false
+	}
+	return txid, name, true
+}
+
+// DataKey returns the key of the data object of an external segment.
+func (o *Object) DataKey() string { return o.Header.dataKey(o.Root.Data) }
+
+func (h *Header) dataKey(name ID) string {
+	if h.Kind == KindLog {
+		return LogDataKey(h.MinTXID, name)
+	}
+	return DataKey(name)
 }
 
 func hex16(v uint64) string { return fmt.Sprintf("%016x", v) }

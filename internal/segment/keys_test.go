@@ -9,7 +9,7 @@ func TestKeys(t *testing.T) {
 	id := ID{0xab, 15: 1}
 	for _, key := range []string{
 		LogKey(1), LogKey(MaxTXID), PagesKey(1, 1, 0), PagesKey(0xabc, 0xdef, 1<<64-1),
-		SnapshotKey(77, 0xfeed), DataKey(id),
+		SnapshotKey(77, 0xfeed), DataKey(id), LogDataKey(0xabc, id),
 	} {
 		if again, ok := rekey(key); !ok || again != key {
 			t.Errorf("%s comes back as %s", key, again)
@@ -27,7 +27,7 @@ func TestKeys(t *testing.T) {
 	for _, key := range []string{
 		"log/0000000000000000", "log/8000000000000000", "log/00000000000000AB", "log/0x00000000000001", "log/",
 		"pages/0000000000000002-0000000000000001-0000000000000000", "snapshot/0000000000000000-0000000000000000",
-		"data/00000000000000000000000000000000", "outwash", "",
+		"data/00000000000000000000000000000000", "data/0000000000000000-" + ID{1}.String(), "data/0000000000000001-", "data/-" + ID{1}.String(), "outwash", "",
 	} {
 		if again, ok := rekey(key); ok {
 			t.Errorf("%q passes as %s", key, again)
@@ -49,7 +49,9 @@ func rekey(key string) (string, bool) {
 	if txid, sum, ok := ParseSnapshotKey(key); ok {
 		return SnapshotKey(txid, sum), true
 	}
-	if id, ok := ParseDataKey(key); ok {
+	if txid, id, ok := ParseDataKey(key); ok && txid > 0 {
+		return LogDataKey(txid, id), true
+	} else if ok {
 		return DataKey(id), true
 	}
 	return "", false
