@@ -1,5 +1,7 @@
 package model
 
+import "slices"
+
 // firstContact is Engine.firstContact (replicate/export.go) behind the claim:
 // the pages are copied, the adopt entry says which state they make, and then the
 // snapshot is published.
@@ -81,17 +83,18 @@ func (x *explorer) published(s *state, i int) {
 
 // retain plans deletions from two listings: of the log whatever the newest
 // snapshot covers but claims and the newest segment, and all other snapshots.
-// (Nothing in replicate deletes yet; this is docs/FORMAT.md and the design.)
+// It is replicate/retain.go with a log that is kept for no time at all.
 func (x *explorer) retain(s *state, i int) bool {
 	m := &s.m[i]
 	allowed := m.phase == running && m.is(fresh)
 	if !x.has(AfterCreate) {
 		allowed = m.phase == fenced || m.phase == running && m.is(claimed)
 	}
-	if !allowed || m.del != 0 || m.delOld != 0 || s.newest() == 0 {
+	newest := x.newest(s, len(s.snaps))
+	if !allowed || m.del != 0 || m.delOld != 0 || newest == 0 {
 		return false
 	}
-	base, last := x.t.max(s.newest()), s.last()
+	base, last := x.t.max(newest), s.last()
 	for k := uint8(1); k <= last; k++ {
 		o := x.t.objects[s.log[k]]
 		switch {
@@ -106,6 +109,44 @@ func (x *explorer) retain(s *state, i int) bool {
 	m.set(fresh, false)
 	x.say("%s finds what the snapshot of TXID %d makes superfluous", x.who(s, i), base)
 	return m.del != 0 || m.delOld != 0
+}
+
+// sweep deletes the data of snapshots that are not published: of sessions that are
+// gone, it seems. They may have been paused for longer than the margin.
+func (x *explorer) sweep(s *state, i int) bool {
+	if m := &s.m[i]; !x.world.sweeps || m.phase != running || !m.is(fresh) || m.del != 0 || m.delOld != 0 {
+		return false
+	}
+	n := 0
+	orphan := func(snap id) {
+		if snap == 0 || snap >= deletion || x.t.objects[snap].kind != snapshot || s.void(snap) || slices.Contains(s.snaps[:], snap) {
+			return
+		}
+		if s.swept[0] != 0 {
+			panic("model: too much is swept")
+		}
+		x.say("%s sweeps the data of %s", x.who(s, i), x.t.text(snap))
+		s.swept[0] = snap
+		slices.Sort(s.swept[:])
+		n++
+	}
+	for j := range x.world.n {
+		if j != i { // its own it knows
+			orphan(s.m[j].snap)
+		}
+	}
+	for _, late := range s.late {
+		orphan(late)
+	}
+	return n > 0
+}
+
+// newest is the newest of the first n snapshots that counts.
+func (x *explorer) newest(s *state, n int) id {
+	if x.has(Whole) {
+		return s.whole(n)
+	}
+	return s.snaps[n-1]
 }
 
 // remove deletes the next object of the plan, whatever it is by now.

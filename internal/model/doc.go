@@ -46,7 +46,10 @@
 //     What was created is acknowledged.
 //  6. publishes a snapshot, of a state that is acknowledged. Right after an
 //     upload it may delete: of the log what the newest snapshot makes
-//     superfluous, from the oldest on, but no claims, and not the newest segment.
+//     superfluous, from the oldest on, but no claims, and not the newest segment;
+//     and data that no snapshot names. A session that is paused between writing
+//     its snapshot's data and publishing the snapshot can find the data gone: so
+//     restores and deletions take a snapshot without data for none.
 //
 // Why that suffices: whoever goes on from an end E leaves a claim at E+1, for as
 // long as there is the replica. Another session that believes E to be the end
@@ -71,9 +74,9 @@
 // lose its reply: then it stays around, and arrives at any later time, or never.
 // A pause is an action that nobody chooses. A crash and the next session's
 // beginning are one action, since a dead session is a paused one that never
-// wakes. Not modelled: the root (created if absent, never changed), data objects
-// (and the sweeping of those that nothing names), page segments (snapshots with a
-// base), stores without conditions, bytes, clocks.
+// wakes. Not modelled: the root (created if absent, never changed), data objects of
+// the log, page segments (snapshots with a base), how long what is kept (the model
+// deletes as early as can be), stores without conditions, bytes, clocks.
 //
 // Beside the store the model knows the one history that counts: a segment extends
 // it if, at the moment it is created, it follows the last. Everything that check

@@ -31,6 +31,7 @@ type world struct {
 	adopts  int      // times
 	lag     bool     // listings at open may lack the newest key
 	clone   bool     // the last machine may begin as a copy of the first, lineage and all
+	sweeps  bool     // data that no snapshot names is deleted
 	reader  bool     // somebody restores, slowly
 	merge   bool     // what waits at open may be captured as one entry
 	before  []action // what has happened already
@@ -46,6 +47,7 @@ const (
 	doCommit
 	doExport
 	doRetain
+	doSweep
 	doMerge
 	doSettle
 	doPower
@@ -209,6 +211,8 @@ func (x *explorer) do(s *state, a action) bool {
 		return x.export(s, i)
 	case doRetain:
 		return x.retain(s, i)
+	case doSweep:
+		return x.sweep(s, i)
 	case doSettle:
 		return x.settle(s, i)
 	case doPower, doBlind, doSwap:

@@ -2,7 +2,7 @@ package model
 
 // check is everything that must hold in every state.
 func (x *explorer) check(s *state) {
-	if s.log == x.checked.log && s.snaps == x.checked.snaps && s.tail == x.checked.tail && s.acked == x.checked.acked {
+	if s.log == x.checked.log && s.snaps == x.checked.snaps && s.swept == x.checked.swept && s.tail == x.checked.tail && s.acked == x.checked.acked {
 		return
 	}
 	x.checked = *s
@@ -58,7 +58,7 @@ func (x *explorer) check(s *state) {
 func (x *explorer) baseMissing(s *state) (at id) {
 	for i := s.tail; i != 0; i = x.t.objects[i].prev {
 		switch o := x.t.objects[i]; {
-		case o.max <= x.t.max(s.newest()), o.kind == adopt:
+		case o.max <= x.t.max(s.whole(len(s.snaps))), o.kind == adopt:
 			return at
 		case o.kind == adoptRef:
 			at = i
@@ -81,7 +81,7 @@ func (x *explorer) restoreBefore(s *state, o id) hist {
 // waits, and one more commit. It depends on the store and on what outlives
 // sessions, so that few states need looking at.
 func (x *explorer) progress(s *state) {
-	key := state{log: s.log, snaps: s.snaps, tail: s.tail, mishaps: s.mishaps}
+	key := state{log: s.log, snaps: s.snaps, swept: s.swept, tail: s.tail, mishaps: s.mishaps}
 	for i := range x.world.n {
 		m := &s.m[i]
 		key.m[i] = machine{kept: m.kept}

@@ -76,6 +76,7 @@ var bugs = []planted{
 	{rule: Ascending, world: deleting, spare: "readers check the chain from a snapshot on, and meet a hole wherever it is; " +
 		"what it gives is that what an interrupted deletion leaves looks like any other replica's beginning"},
 	{rule: Ascending, world: restoring, spare: "likewise"},
+	{rule: Whole, world: sweeping, want: "a restore fails"},
 	{rule: FreshList, world: deleting, want: "which is not in the line"},
 	{rule: FreshList, world: restoring, want: "more was acknowledged when it began"},
 }

@@ -32,7 +32,11 @@ func (x *explorer) restoreStep(s *state, r *reader, how mode) (why string) {
 		if how == stale {
 			n--
 		}
-		*r = reader{phase: planning, base: s.snaps[n], db: x.t.objects[s.snaps[n]].post, done: x.t.max(s.snaps[n]), owed: s.acked}
+		base := x.newest(s, n+1)
+		*r = reader{phase: planning, base: base, db: x.t.objects[base].post, done: x.t.max(base), owed: s.acked}
+		if s.void(base) {
+			return "the data of the snapshot is missing"
+		}
 		x.say("a restore lists the snapshots: the newest is %s", x.t.text(r.base))
 		return ""
 	case planning:

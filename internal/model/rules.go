@@ -63,6 +63,8 @@ const (
 	AfterCreate
 	// Ascending: the log is deleted from its oldest segment on.
 	Ascending
+	// Whole: a snapshot whose data is missing counts for nothing.
+	Whole
 	// FreshList: a listing has what was created before it began. A promise of the
 	// store's. (Off: the listing behind a claim, and those of a restore, may lack
 	// the newest object; those of an open may anyway, where the world says so.)
@@ -73,7 +75,7 @@ const (
 
 var ruleNames = [numRules]string{
 	"ClaimFirst", "KeepClaims", "Confirm", "NextKey", "Conditional", "Compare", "OwnEarlier", "Durable", "Frozen", "OwnAttempt",
-	"Follows", "Acknowledged", "AdoptFirst", "NeedsBase", "SameBoot", "SameFile", "OldState", "Untouched", "SyncFirst", "KeepNewest", "KeepLog", "AfterCreate", "Ascending", "FreshList",
+	"Follows", "Acknowledged", "AdoptFirst", "NeedsBase", "SameBoot", "SameFile", "OldState", "Untouched", "SyncFirst", "KeepNewest", "KeepLog", "AfterCreate", "Ascending", "Whole", "FreshList",
 }
 
 func (r Rule) String() string { return ruleNames[r] }

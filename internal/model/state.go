@@ -7,6 +7,7 @@ import "slices"
 type state struct {
 	log     [keys]id // by key
 	snaps   [6]id    // by TXID and state; zeros first
+	swept   [4]id    // snapshots whose data was swept before they were published; zeros first
 	late    [3]id    // requests whose reply is lost, ascending, zeros first
 	tail    id       // the end of the one history that counts
 	acked   uint16   // commits of which somebody was told that they are safe
@@ -103,6 +104,16 @@ func (m *machine) begin() {
 
 // newest is the newest snapshot.
 func (s *state) newest() id { return s.snaps[len(s.snaps)-1] }
+
+// whole is the newest snapshot, of the first n, that has its data.
+func (s *state) whole(n int) id {
+	for n--; n > 0 && s.void(s.snaps[n]); n-- {
+	}
+	return s.snaps[n]
+}
+
+// void reports whether a snapshot lacks its data.
+func (s *state) void(snap id) bool { return snap != 0 && slices.Contains(s.swept[:], snap) }
 
 // last is the log's last key.
 func (s *state) last() uint8 {

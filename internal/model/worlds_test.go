@@ -33,6 +33,12 @@ var worlds = []world{
 		name: "two small databases with content meet",
 		n:    2, roles: roles{{content: 1, commits: 1, sessions: 2}, {content: 1, commits: 1, sessions: 2}}, faults: 1,
 	}, {
+		name: "snapshots of paused sessions lose their data, and are published",
+		n:    2, roles: roles{{commits: 3, sessions: 1}, {commits: 2, sessions: 1, restores: true}}, faults: 1, exports: 2, sweeps: true,
+	}, {
+		name: "a large database's first contact loses its data",
+		n:    2, roles: roles{{content: 1, large: true, commits: 1, sessions: 2}, {content: 1, large: true, commits: 1, sessions: 1, adopts: true}}, faults: 1, adopts: 1, sweeps: true,
+	}, {
 		name: "a restore reads slowly while a writer goes on and deletes",
 		n:    1, roles: roles{{commits: 4, sessions: 1}}, exports: 2, reader: true,
 	}, {
@@ -65,6 +71,9 @@ var largeWorlds = []world{
 	}, {
 		name: "one machine crashes, large",
 		n:    1, roles: roles{{commits: 3, sessions: 4}}, faults: 3, exports: 2, merge: true,
+	}, {
+		name: "snapshots of paused sessions lose their data, large",
+		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 2, sessions: 1, restores: true}}, faults: 1, exports: 2, sweeps: true,
 	}, {
 		name: "two write, one deletes, large",
 		n:    2, roles: roles{{commits: 3, sessions: 2}, {commits: 2, sessions: 2}}, faults: 1, exports: 2,
@@ -114,6 +123,7 @@ var (
 	powerless = world{name: "power lost", n: 1, roles: roles{{content: 1, commits: 2, sessions: 2, restores: true}}, mishaps: 1, power: true}
 	writing   = world{name: "older state written over", n: 1, roles: roles{{commits: 3, sessions: 3, restores: true}}, mishaps: 2, swap: true, over: true, blind: true}
 	swapping  = world{name: "older file", n: 1, roles: roles{{commits: 3, sessions: 3, restores: true}}, mishaps: 2, swap: true, blind: true}
+	sweeping  = world{name: "sweeping", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 2, sessions: 1, restores: true}}, exports: 2, sweeps: true}
 	restoring = world{name: "slow restore", n: 1, roles: roles{{commits: 3, sessions: 1}}, exports: 1, reader: true}
 	lagging   = world{name: "late listings", n: 2, roles: roles{{commits: 2, sessions: 1}, {commits: 0, sessions: 2, restores: true}}, exports: 1, lag: true}
 )
