@@ -2,6 +2,9 @@ package replicate
 
 import (
 	"fmt"
+	"math"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -70,4 +73,72 @@ func (k Keep) withDefaults() Keep {
 		}
 	}
 	return k
+}
+
+// ParseKeepDuration reads a duration of [Keep] as settings and flags write it: 36h,
+// 7d, 2w, 1w12h, or forever. A day has 24 hours. 0 is refused, since it would mean
+// the default; so is what is below it.
+func ParseKeepDuration(s string) (time.Duration, error) {
+	if s == "forever" {
+		return Forever, nil
+	}
+	d, ok := parseDays(s)
+	if !ok {
+		return 0, fmt.Errorf("replicate: %q is not a duration such as 36h, 7d, 2w or forever: %w", s, ErrConfig)
+	}
+	if d <= 0 {
+		return 0, fmt.Errorf("replicate: %q: a duration above 0 is needed, or forever: %w", s, ErrConfig)
+	}
+	return d, nil
+}
+
+// parseDays is time.ParseDuration with weeks and days before the rest.
+func parseDays(s string) (d time.Duration, ok bool) {
+	for _, u := range []struct {
+		name string
+		unit time.Duration
+	}{{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}} {
+		number, rest, found := strings.Cut(s, u.name)
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseUint(number, 10, 32)
+		if err != nil || n > uint64((math.MaxInt64-d)/u.unit) {
+			return 0, false
+		}
+		if d, s = d+time.Duration(n)*u.unit, rest; s == "" {
+			return d, true
+		}
+	}
+	rest, err := time.ParseDuration(s)
+	if err != nil || d > 0 && (rest < 0 || rest > math.MaxInt64-d) {
+		return 0, false
+	}
+	return d + rest, true
+}
+
+// FormatKeepDuration writes d so that [ParseKeepDuration] reads it, days as days.
+func FormatKeepDuration(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < 0:
+		return "forever"
+	case d < day:
+		return trimDuration(d)
+	case d%day == 0:
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	return strconv.FormatInt(int64(d/day), 10) + "d" + trimDuration(d%day)
+}
+
+// trimDuration is d without units that say nothing: 36m, not 36m0s.
+func trimDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
