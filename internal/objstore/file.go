@@ -161,6 +161,7 @@ func (s *fileStore) createTemp() (*os.File, error) {
 	s.sweep.Do(func() { sweepTemp(dir) })
 	f, err := os.CreateTemp(dir, "w") // mode 0600
 	if errors.Is(err, fs.ErrNotExist) {
+		s.durable.Clear() // what was removed has to be made durable again
 		if err := s.mkdir(dir); err != nil {
 			return nil, err
 		}

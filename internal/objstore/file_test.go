@@ -107,6 +107,19 @@ func TestFileDirectoryRemoved(t *testing.T) {
 	}
 }
 
+// The whole store is removed while a program has it open, and written to again.
+func TestFileStoreRemoved(t *testing.T) {
+	s, dir := newFile(t)
+	for n := range 3 {
+		if err := s.Create(t.Context(), "log/1", nil); err != nil {
+			t.Fatalf("write %d: %v", n, err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestFileShrinkingBody(t *testing.T) {
 	s, dir := newFile(t)
 	if err := s.Create(t.Context(), "log/1", make([]byte, 100_000)); err != nil {
