@@ -142,3 +142,27 @@ func trimDuration(d time.Duration) string {
 	}
 	return s
 }
+
+// ParseEveryDuration is [ParseKeepDuration] for PagesEvery and SnapshotEvery, which
+// are Forever where it says never.
+func ParseEveryDuration(s string) (time.Duration, error) {
+	switch s {
+	case "never":
+		return Forever, nil
+	case "forever":
+		return 0, fmt.Errorf("replicate: %q is not a duration such as 30m, 36h, 7d or never: %w", s, ErrConfig)
+	}
+	d, err := ParseKeepDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("replicate: %q is not a duration above 0 such as 30m, 36h, 7d or never: %w", s, ErrConfig)
+	}
+	return d, nil
+}
+
+// FormatEveryDuration writes d so that [ParseEveryDuration] reads it.
+func FormatEveryDuration(d time.Duration) string {
+	if d < 0 {
+		return "never"
+	}
+	return FormatKeepDuration(d)
+}

@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -43,5 +44,23 @@ func TestKeepDuration(t *testing.T) {
 		if d, err := ParseKeepDuration(in); !errors.Is(err, ErrConfig) {
 			t.Errorf("%q: %v, %v; want ErrConfig", in, d, err)
 		}
+	}
+}
+
+func TestEveryDuration(t *testing.T) {
+	for in, out := range map[string]string{"never": "never", "1h": "1h", "90m": "1h30m", "2d": "2d"} {
+		d, err := ParseEveryDuration(in)
+		if got := FormatEveryDuration(d); err != nil || got != out || (d == Forever) != (in == "never") {
+			t.Errorf("%q: %v, %q, %v", in, d, got, err)
+		}
+	}
+	for _, in := range []string{"", "0", "-1h", "forever", "always"} {
+		if d, err := ParseEveryDuration(in); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "never") {
+			t.Errorf("%q: %v, %v; want ErrConfig", in, d, err)
+		}
+	}
+	// Not keeping anything isn't a way to keep all of it.
+	if d, err := ParseKeepDuration("never"); err == nil {
+		t.Errorf("to keep for never is %v", d)
 	}
 }

@@ -28,6 +28,15 @@
 //     replica relate (5s).
 //   - replica_close_timeout: how long the last close waits for the store (5s);
 //     0: not at all.
+//   - replica_keep_log, replica_keep_pages, replica_keep_snapshots: how long every
+//     transaction (24h), the ends of page segments (7d) and snapshots (30d) stay
+//     restorable: 36h, 7d, 2w, or forever.
+//   - replica_pages_every, replica_snapshot_every: how often, while there are
+//     commits, page segments (1h) and snapshots (24h) are written; or never. See
+//     [replicate.Keep] and docs/history.md.
+//
+// What the first open of a database says counts until it is closed: of later ones
+// only replica_open_timeout does, and another replica is an error.
 //
 // Every commit becomes a transaction of the replica, whichever connection of the
 // process makes it, in every journal mode. A name without URI parameters (ATTACH,
@@ -108,6 +117,9 @@ type Options struct {
 	// MaxLag is the least time between two uploads; 0: replicate.DefaultMaxLag;
 	// replicate.AsFast: as fast as the store answers.
 	MaxLag time.Duration
+	// Keep says how history is condensed, and how long it is kept; zero fields are
+	// the defaults.
+	Keep replicate.Keep
 	// OpenTimeout bounds the first open of a database; 0: 5s.
 	OpenTimeout time.Duration
 	// CloseTimeout bounds how long the last close of a database waits for the

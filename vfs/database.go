@@ -157,7 +157,7 @@ func (db *database) start(v *replicated) (err error) {
 	}
 	o := replicate.EngineOptions{
 		Store: store, Source: db.capture, Local: db.dir, Database: db.path,
-		MaxLag: db.p.maxLag, Logger: db.opts.logger(), OnState: db.opts.OnState,
+		MaxLag: db.p.maxLag, Keep: db.p.keep, Logger: db.opts.logger(), OnState: db.opts.OnState,
 		Failpoint: db.opts.hooks.failpoint, Clock: db.opts.hooks.clock,
 	}
 	if db.p.restore == RestoreAuto {

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ type params struct {
 	maxLag       time.Duration
 	openTimeout  time.Duration
 	closeTimeout time.Duration
+	keep         replicate.Keep
 	base         url.Values // what is the base VFS's, keys among it: never to be shown
 }
 
@@ -50,11 +52,17 @@ func stray(k string) error {
 func parseParams(q url.Values, o Options) (params, error) {
 	p := params{
 		restore: o.Restore, maxLag: o.MaxLag,
-		openTimeout: o.OpenTimeout, closeTimeout: o.CloseTimeout,
+		openTimeout: o.OpenTimeout, closeTimeout: o.CloseTimeout, keep: o.Keep,
 		base: baseParams(q),
 	}
 	if p.restore == "" {
 		p.restore = RestoreNever
+	}
+	keeps := map[string]*time.Duration{
+		"replica_keep_log": &p.keep.Log, "replica_keep_pages": &p.keep.Pages, "replica_keep_snapshots": &p.keep.Snapshots,
+	}
+	everys := map[string]*time.Duration{
+		"replica_pages_every": &p.keep.PagesEvery, "replica_snapshot_every": &p.keep.SnapshotEvery,
 	}
 	for k, values := range q {
 		v := values[len(values)-1]
@@ -74,8 +82,13 @@ func parseParams(q url.Values, o Options) (params, error) {
 			if p.closeTimeout, err = duration(v); p.closeTimeout == 0 {
 				p.closeTimeout = -1
 			}
+		case keeps[k] != nil:
+			*keeps[k], err = replicate.ParseKeepDuration(v)
+		case everys[k] != nil:
+			*everys[k], err = replicate.ParseEveryDuration(v)
 		case strings.HasPrefix(k, "replica_"):
-			return p, fmt.Errorf("vfs: unknown parameter %s: known are replica, replica_restore, replica_max_lag, replica_open_timeout, replica_close_timeout", k)
+			return p, fmt.Errorf("vfs: unknown parameter %s: known are replica, replica_restore, replica_max_lag, replica_open_timeout, replica_close_timeout, %s, %s",
+				k, strings.Join(slices.Sorted(maps.Keys(keeps)), ", "), strings.Join(slices.Sorted(maps.Keys(everys)), ", "))
 		default:
 			if err := stray(k); err != nil {
 				return p, err
@@ -87,6 +100,9 @@ func parseParams(q url.Values, o Options) (params, error) {
 	}
 	if p.restore != RestoreNever && p.restore != RestoreAuto {
 		return p, fmt.Errorf("vfs: replica_restore=%s: must be never or auto", p.restore)
+	}
+	if err := p.keep.Check(); err != nil {
+		return p, fmt.Errorf("vfs: replica_keep_log (or Options.Keep): %w", err)
 	}
 	if p.openTimeout <= 0 {
 		p.openTimeout = 5 * time.Second

@@ -1,11 +1,14 @@
 package vfs
 
 import (
+	"errors"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/replicate"
 	_ "github.com/outwash/outwash/s3store"
 )
 
@@ -28,5 +31,50 @@ func TestStrayParameters(t *testing.T) {
 	}
 	if _, err := parseParams(url.Values{"replica": {"s3://b/p"}, "textkey": {"x"}, "_pragma": {"y"}}, Options{}); err != nil {
 		t.Errorf("parameters of others: %v", err)
+	}
+}
+
+// What the DSN says of history wins over the options, field by field; errors name
+// the key and what is allowed.
+func TestKeepParameters(t *testing.T) {
+	const day = 24 * time.Hour
+	o := Options{Keep: replicate.Keep{Log: 2 * day, SnapshotEvery: day}}
+	for query, want := range map[string]replicate.Keep{
+		"":                     o.Keep,
+		"replica_keep_log=36h": {Log: 36 * time.Hour, SnapshotEvery: day},
+		"replica_keep_log=forever&replica_keep_pages=2w": {Log: replicate.Forever, Pages: 14 * day, SnapshotEvery: day},
+		"replica_keep_snapshots=90d&replica_pages_every=30m&replica_snapshot_every=never": {
+			Log: 2 * day, Snapshots: 90 * day, PagesEvery: 30 * time.Minute, SnapshotEvery: replicate.Forever},
+	} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := parseParams(q, o); err != nil || p.keep != want {
+			t.Errorf("%q: %+v, %v; expected %+v", query, p.keep, err, want)
+		}
+	}
+	for query, want := range map[string][]string{
+		"replica_keep_log=x":           {"replica_keep_log", `"x" is not a duration such as 36h`, "forever"},
+		"replica_keep_pages=0":         {"replica_keep_pages", "forever"},
+		"replica_keep_snapshots=never": {"replica_keep_snapshots", "forever"},
+		"replica_pages_every=forever":  {"replica_pages_every", "never"},
+		"replica_snapshot_every=-1h":   {"replica_snapshot_every", "never"},
+		"replica_keep_log=1m":          {"replica_keep_log", "10m"},
+		"replica_keep=1d":              {"unknown parameter replica_keep:", "replica_keep_log, replica_keep_pages, replica_keep_snapshots, replica_pages_every, replica_snapshot_every"},
+	} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = parseParams(q, o)
+		for _, word := range want {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("%q: %v; expected %q", query, err, word)
+			}
+		}
+	}
+	if _, err := parseParams(nil, Options{Keep: replicate.Keep{Log: time.Second}}); !errors.Is(err, replicate.ErrConfig) {
+		t.Errorf("options: %v", err)
 	}
 }

@@ -26,6 +26,8 @@
 //	      access-key-id: ${MINIO_ACCESS_KEY}
 //	      secret-access-key: ${MINIO_SECRET_KEY}
 //	      sync-interval: 10s
+//	    history:
+//	      keep-log: 3d         # how long every transaction stays restorable
 //	  - path: ~/notes.db
 //	    replica:
 //	      path: /backup/notes  # a directory; also type: file, or url: file:///…
@@ -37,8 +39,9 @@
 // Where the file has none they come from the environment.
 //
 // The older replicas: with one element is accepted. sync-interval is replica_max_lag
-// of the DSN, restore-if-db-not-exists is replica_restore=auto: see
-// [Database.Params]. Paths may begin with ~/, and are otherwise relative to the
+// of the DSN, restore-if-db-not-exists is replica_restore=auto, and history: (of a
+// database, or at the top for all) has keep-log, keep-pages, keep-snapshots,
+// pages-every and snapshot-every: see [Database.Params] and [replicate.Keep]. Paths may begin with ~/, and are otherwise relative to the
 // working directory.
 //
 // Keys of Litestream's that mean nothing here are ignored, with one warning
@@ -107,6 +110,7 @@ type Database struct {
 	Settings replicate.Settings // of the replica, secrets among them
 	MaxLag   time.Duration      // sync-interval; 0: not given
 	Restore  bool               // restore-if-db-not-exists
+	Keep     replicate.Keep     // history, and Litestream's words for it; zero fields: not given
 	Sources  []Source           // where URL and settings stand, in the file's order
 
 	file string // for messages
@@ -284,6 +288,11 @@ func (d *Database) Params() []string {
 	}
 	if d.Restore {
 		list = append(list, "replica_restore=auto")
+	}
+	for _, f := range historyKeys {
+		if v := *f.field(&d.Keep); v != 0 {
+			list = append(list, f.param+"="+f.format(v))
+		}
 	}
 	return list
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outwash/outwash/replicate"
 	"github.com/outwash/outwash/replicate/config"
 	"github.com/outwash/outwash/s3store"
 )
@@ -99,10 +100,10 @@ func TestLitestreamFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"/var/lib/one.db -> s3://bucket/one region=eu-central-1 replica_max_lag=30s replica_restore=auto",
-		"/var/lib/two.db -> s3://bucket/two force-path-style=true region=eu-central-1 replica_max_lag=5s",
-		wd + "/three.db -> file://" + wd + "/backup/three replica_max_lag=5s",
-		"/var/lib/four.db -> file:///backup/four replica_max_lag=5s",
+		"/var/lib/one.db -> s3://bucket/one region=eu-central-1 replica_max_lag=30s replica_restore=auto replica_keep_log=1d replica_keep_pages=1d replica_keep_snapshots=1d replica_snapshot_every=1h",
+		"/var/lib/two.db -> s3://bucket/two force-path-style=true region=eu-central-1 replica_max_lag=5s replica_keep_snapshots=7d replica_snapshot_every=1d",
+		wd + "/three.db -> file://" + wd + "/backup/three replica_max_lag=5s replica_keep_snapshots=7d replica_snapshot_every=1d",
+		"/var/lib/four.db -> file:///backup/four replica_max_lag=5s replica_keep_snapshots=7d replica_snapshot_every=1d",
 	}
 	var got []string
 	for _, d := range c.Databases {
@@ -115,8 +116,8 @@ func TestLitestreamFile(t *testing.T) {
 	if len(w) != 1 {
 		t.Fatalf("warnings: %q", w)
 	}
-	for _, key := range []string{"addr (line 2)", "mcp-addr", "exec", "logging", "levels", "snapshot", "l0-retention", "shutdown-sync-timeout",
-		"meta-path", "monitor-interval", "checkpoint-interval", "busy-timeout", "min-checkpoint-page-count", "name", "retention", "snapshot-interval", "validation-interval (line 29)"} {
+	for _, key := range []string{"addr (line 2)", "mcp-addr", "exec", "logging", "levels", "l0-retention", "shutdown-sync-timeout",
+		"meta-path", "monitor-interval", "checkpoint-interval", "busy-timeout", "min-checkpoint-page-count", "name", "validation-interval (line 29)"} {
 		if !strings.Contains(w[0], key) {
 			t.Errorf("%q doesn't name %s", w[0], key)
 		}
@@ -192,6 +193,47 @@ func TestIntervals(t *testing.T) {
 	c, err := config.Parse("f", []byte("sync-interval: 1m\ndbs: [{path: /a, replica: {url: s3://b/p}}]"), env)
 	if err != nil || c.Databases[0].MaxLag != time.Minute || c.Databases[0].Restore {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestHistory: history's own words and Litestream's, and which wins.
+func TestHistory(t *testing.T) {
+	const h = time.Hour
+	for name, tt := range map[string]struct {
+		yaml string // db is the entry's further keys, after path and replica
+		want replicate.Keep
+	}{
+		"nothing":          {"dbs: [{path: /a, replica: {url: s3://b/p}}]", replicate.Keep{}},
+		"empty":            {"history:\nsnapshot: {interval: }\nretention: {enabled: yes}\ndbs: [{path: /a, history: {keep-log: }, replica: {url: s3://b/p, retention: }}]", replicate.Keep{}},
+		"all":              {"dbs: [{path: /a, history: {keep-log: 36h, keep-pages: 2w, keep-snapshots: forever, pages-every: 30m, snapshot-every: never}, replica: {url: s3://b/p}}]", replicate.Keep{Log: 36 * h, Pages: 14 * 24 * h, Snapshots: replicate.Forever, PagesEvery: h / 2, SnapshotEvery: replicate.Forever}},
+		"file-wide":        {"history: {keep-log: 3d, keep-pages: 5d}\ndbs: [{path: /a, history: {keep-pages: 9d}, replica: {url: s3://b/p}}]", replicate.Keep{Log: 72 * h, Pages: 9 * 24 * h}},
+		"snapshot":         {"snapshot: {interval: 1h, retention: 168h}\ndbs: [{path: /a, snapshot: {interval: 2h}, replica: {url: s3://b/p}}]", replicate.Keep{SnapshotEvery: 2 * h, Snapshots: 168 * h}},
+		"v0.3":             {"dbs: [{path: /a, replica: {url: s3://b/p, retention: 72h, snapshot-interval: 4h}}]", replicate.Keep{Log: 72 * h, Pages: 72 * h, Snapshots: 72 * h, SnapshotEvery: 4 * h}},
+		"nothing deleted":  {"retention: {enabled: false}\ndbs: [{path: /a, replica: {url: s3://b/p}}]", replicate.Keep{Log: replicate.Forever, Pages: replicate.Forever, Snapshots: replicate.Forever}},
+		"own words win":    {"retention: {enabled: false}\nsnapshot: {interval: 1h}\nhistory: {keep-log: 1d, snapshot-every: 6h}\ndbs: [{path: /a, snapshot: {interval: 2h}, replica: {url: s3://b/p}}]", replicate.Keep{Log: 24 * h, Pages: replicate.Forever, Snapshots: replicate.Forever, SnapshotEvery: 6 * h}},
+		"from a variable":  {"history: {keep-log: \"${KEEP}\"}\ndbs: [{path: /a, replica: {url: s3://b/p}}]", replicate.Keep{}},
+		"the replica's is": {"snapshot: {retention: 9h}\ndbs: [{path: /a, replica: {url: s3://b/p, retention: 10h}}]", replicate.Keep{Log: 10 * h, Pages: 10 * h, Snapshots: 10 * h}},
+	} {
+		c, err := config.Parse("f", []byte(tt.yaml), env)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		d := c.Databases[0]
+		if d.Keep != tt.want || len(c.Ignored) > 0 {
+			t.Errorf("%s: %+v, expected %+v; ignored %v", name, d.Keep, tt.want, c.Ignored)
+		}
+		// What is handed to programs means the same there.
+		for _, p := range d.Params() {
+			key, v, _ := strings.Cut(p, "=")
+			parse := replicate.ParseKeepDuration
+			if strings.HasSuffix(key, "_every") {
+				parse = replicate.ParseEveryDuration
+			}
+			if d, err := parse(v); err != nil || d == 0 {
+				t.Errorf("%s: %s: %v, %v", name, p, d, err)
+			}
+		}
 	}
 }
 

@@ -55,6 +55,20 @@ func TestErrors(t *testing.T) {
 		{replica(s3, "password: planted"), "f:5:5: password: SFTP is not supported"},
 		{replica("path: /r", "region: x"), "f:5:5: region means nothing to a replica that is not in S3"},
 
+		// History.
+		{"history: planted\n" + replica(s3), "f:1:10: history: a mapping is expected, and this is a value"},
+		{"history: {keep-log: planted}\n" + replica(s3), "f:1:21: history: keep-log: a duration like 36h, 7d or 2w is expected, or forever"},
+		{"history: {keep-log: 0}\n" + replica(s3), "f:1:21: history: keep-log: a duration"},
+		{"history: {keep-log: -1h}\n" + replica(s3), "f:1:21: history: keep-log: a duration"},
+		{"history: {keep-log: 5m}\n" + replica(s3), "f:1:21: keep-log: "},
+		{"history: {keep_log: 1d}\n" + replica(s3), "f:1:11: unknown key in history: did you mean keep-log?"},
+		{"history: {planted: 1d}\n" + replica(s3), "f:1:11: unknown key in history: it has keep-log, keep-pages, keep-snapshots, pages-every, snapshot-every"},
+		{"snapshot: {intervall: 1d}\n" + replica(s3), "f:1:12: unknown key in snapshot: did you mean interval?"},
+		{"snapshot: [1d]\n" + replica(s3), "f:1:11: snapshot: a mapping is expected, and this is a list"},
+		{"retention: {enabled: planted}\n" + replica(s3), "f:1:22: retention: enabled: true or false is expected"},
+		{replica(s3, "retention: 5m"), "f:5:16: keep-log: "},
+		{replica(s3, "snapshot-interval: planted"), "f:5:24: snapshot-interval: a duration like 36h, 7d or 2w is expected, or never"},
+
 		// Databases.
 		{"dbs: [{replica: {url: s3://b}}]", "f:1:8: path: is missing"},
 		{"dbs: [{path: /a}]", "f:1:8: the database has no replica"},

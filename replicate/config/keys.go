@@ -51,14 +51,13 @@ const (
 	noNATS     = "NATS is not supported: use an S3 bucket (type: s3), or a directory (type: file)"
 	noDir      = "directories of databases come with \"outwash replicate\", which there is not yet: write an entry with path: for each database"
 	inside     = "replication is inside the program that writes"
-	noLevels   = "there are no compaction levels"
-	keepsAll   = "there is no retention yet: everything is kept"
-	ownSnaps   = "when there are snapshots is decided by what was written"
+	noLevels   = "there are no compaction levels: history has pages-every and keep-log"
+	afterwards = "what is too old goes after an upload"
 	noPolling  = "commits are captured as they happen"
 	ownCheck   = "checkpoints stay the application's"
 )
 
-// keys are those of Litestream's configuration files. The first wins where a name
+// keys are those of Litestream's configuration files, and history. The first wins where a name
 // means different things in different places.
 //
 // Sources: litestream.io/reference/config as of v0.3.13 and v0.5, and the fields of
@@ -71,12 +70,13 @@ var keys = []key{
 	{"exec", inFile, ignored, inside},
 	{"logging", inFile, ignored, "programs give a logger (vfs.Options.Logger)"},
 	{"levels", inFile, ignored, noLevels},
-	{"snapshot", inFile | inDB, ignored, ownSnaps},
+	{"snapshot", inFile | inDB, honoured, ""},
+	{"history", inFile | inDB, honoured, ""},
 	{"validation", inFile, ignored, "a restore verifies every page"},
 	{"l0-retention", inFile, ignored, noLevels},
 	{"l0-retention-check-interval", inFile, ignored, noLevels},
 	{"verify-compaction", inFile, ignored, noLevels},
-	{"retention", inFile | inReplica, ignored, keepsAll},
+	{"retention", inFile | inReplica, honoured, ""},
 	{"heartbeat-url", inFile, ignored, "nothing is pinged: vfs.Stat says how replication stands"},
 	{"heartbeat-interval", inFile, ignored, "nothing is pinged: vfs.Stat says how replication stands"},
 	{"shutdown-timeout", inFile, ignored, "vfs.Shutdown takes a context"},
@@ -107,8 +107,8 @@ var keys = []key{
 	{"name", inReplica, ignored, "a database has one replica"},
 	{"sync-interval", everywhere, honoured, ""},
 	{"validation-interval", everywhere, ignored, "a restore verifies every page"},
-	{"retention-check-interval", inReplica, ignored, keepsAll},
-	{"snapshot-interval", inReplica, ignored, ownSnaps},
+	{"retention-check-interval", inReplica, ignored, afterwards},
+	{"snapshot-interval", inReplica, honoured, ""},
 	{"max-sync-ltx-files", everywhere, ignored, noLevels},
 	{"auto-recover", everywhere, ignored, "repair needs no leave, and never discards"},
 

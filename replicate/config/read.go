@@ -128,7 +128,7 @@ func (r *reader) database(n *node) *Database {
 		r.problem(one.pos, "replica: url:, or type: with its fields, is expected, and this is %s", one.kind)
 		return nil
 	}
-	if !r.replica(d, one) || d.Path == "" {
+	if ok := r.replica(d, one); !r.history(d, n, one) || !ok || d.Path == "" {
 		return nil
 	}
 	return d
