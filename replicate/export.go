@@ -16,6 +16,11 @@ import (
 // the log segment at txid, or, if that is 0, of an export.
 func (e *Engine) uploadData(ctx context.Context, h segment.DataHeader, txid uint64, most int64, write func(*segment.DataWriter) error) (*segment.Root, int64, error) {
 	h.Name, h.Database, h.Session = segment.NewID(), e.end.Database, e.session
+	return uploadData(ctx, e.opts.Store, h, txid, most, write)
+}
+
+// uploadData is the same without an engine.
+func uploadData(ctx context.Context, store Store, h segment.DataHeader, txid uint64, most int64, write func(*segment.DataWriter) error) (*segment.Root, int64, error) {
 	key := segment.DataKey(h.Name)
 	if txid != 0 {
 		key = segment.LogDataKey(txid, h.Name)
@@ -25,7 +30,7 @@ func (e *Engine) uploadData(ctx context.Context, h segment.DataHeader, txid uint
 	var size int64
 	var uploadErr error
 	g.Go(func() error {
-		size, uploadErr = e.opts.Store.Upload(ctx, key, pr)
+		size, uploadErr = store.Upload(ctx, key, pr)
 		pr.CloseWithError(errors.Join(errPipe, uploadErr))
 		return uploadErr
 	})
