@@ -74,6 +74,9 @@ type Options struct {
 	// once the store answers. 0: 4 GiB, 1,000,000.
 	SpoolLimit int64
 	EntryLimit int
+	// CopyBytes is how much a pass of Copy reads. 0: 8 MiB, or 2 MiB in
+	// rollback-journal modes. For tests.
+	CopyBytes int
 	// Failpoint, if set, is called with the name of each step that writes; its
 	// error becomes the step's. For tests.
 	Failpoint func(name string) error
@@ -139,6 +142,8 @@ type DB struct {
 	table    table
 	lastPos  segment.WALPosition // of the last entry
 	lastMono int64
+	lastRaw  int64
+	copying  *copying       // a Copy under way
 	dirty    *local.PageSet // tracking: pages changed since they were copied; nil: lost track
 	smallest uint64         // tracking: fewest pages after any commit since
 	failed   error          // why capture can't go on
@@ -226,7 +231,7 @@ func (d *DB) Close() error {
 	if err == nil && d.phase == live && !d.writing && d.noted && d.queue.backlog().Entries == 0 {
 		_ = d.opts.Dir.SetPending(false) // a note too many costs a comparison
 	}
-	d.phase = idle
+	d.setPhase(idle)
 	d.fail(fmt.Errorf("capture: %w", os.ErrClosed))
 	d.closeFiles()
 	d.cond.Broadcast()
@@ -337,6 +342,7 @@ type trouble struct {
 // fail ends capture: what the database has become can't be captured.
 func (d *DB) fail(err error) error {
 	d.failed = err
+	d.loseCopy(err)
 	d.trouble.Store(&trouble{err, true})
 	d.cond.Broadcast()
 	return err

@@ -370,7 +370,10 @@ func (b *builder) abort() {
 
 func (d *DB) enqueue(b *builder) {
 	d.emitted.Add(b.e.Count)
-	d.lastPos, d.lastMono = b.e.WAL, b.e.LastMono
+	d.lastPos, d.lastMono, d.lastRaw = b.e.WAL, b.e.LastMono, b.e.LastRaw
+	if d.copying != nil {
+		d.copying.note(b.e)
+	}
 	d.queue.push(&queued{
 		entry: b.e, before: b.before, size: b.e.BodySize(),
 		inFile: b.file != nil,

@@ -62,7 +62,7 @@ func (d *DB) pushSpooled() {
 	for _, r := range d.found.entries {
 		d.queue.push(&queued{entry: r.Entry, before: r.Before, size: r.Entry.BodySize(), inFile: true})
 		d.emitted.Add(r.Entry.Count)
-		d.lastMono = max(d.lastMono, r.Entry.LastMono)
+		d.lastMono, d.lastRaw = max(d.lastMono, r.Entry.LastMono), r.Entry.LastRaw
 	}
 	d.lastPos = d.found.state.pos
 }
@@ -82,6 +82,9 @@ func (d *DB) base(tail local.Tail) {
 
 func (d *DB) setPhase(p phase) {
 	d.phase = p
+	if p != live {
+		d.loseCopy(local.ErrCopyLost)
+	}
 	d.cond.Broadcast()
 }
 

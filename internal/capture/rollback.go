@@ -80,6 +80,19 @@ func (d *DB) Committed(w *Written) {
 	d.lockGate()
 	defer d.mu.Unlock()
 	d.writing = false
+	d.commitWritten(w)
+}
+
+// commitLeftover emits what transactions that were rolled back have left in free
+// pages, as an entry of its own: nobody can read what was there before. A SHARED
+// lock is held, so that nobody writes.
+func (d *DB) commitLeftover() {
+	if d.leftover.sectors.Len() > 0 && !d.writing && d.phase == live {
+		d.commitWritten(&Written{})
+	}
+}
+
+func (d *DB) commitWritten(w *Written) {
 	w.sectors.Merge(&d.leftover.sectors)
 	d.leftover = Written{}
 	if err := d.commitFile(w); err != nil {
