@@ -222,6 +222,7 @@ func TestAllMeasurements(t *testing.T) {
 		sizes: sizes{
 			warm: time.Millisecond, measure: 20 * time.Millisecond, rows: 2000, transactions: 60, rate: 500,
 			lagFor: 200 * time.Millisecond, lagRate: 50, database: 2 << 20,
+			behind: 50, small: 20, history: time.Second, huge: 4 << 20,
 		},
 		dir: dir, runs: 1, profile: filepath.Join(dir, "profile"),
 		say: func(string, ...any) {},

@@ -15,7 +15,7 @@ import (
 
 // transactionBytes measures what a small transaction takes in the replica.
 func transactionBytes(ctx context.Context, b *bench) error {
-	template, err := b.template(ctx, &b.small, 0)
+	template, err := b.template(ctx, &b.tiny, 0)
 	if err != nil {
 		return err
 	}

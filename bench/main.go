@@ -50,7 +50,11 @@ type sizes struct {
 	rate          int           // bytes: of them a second when paced; snapshot: the writer's
 	lagFor        time.Duration // lag: how long
 	lagRate       int           // lag: transactions a second
-	database      int64         // snapshot: bytes
+	database      int64         // snapshot, restore: bytes
+	behind        int           // restore: transactions after the snapshot
+	small         int           // restore: log segments of one transaction each
+	history       time.Duration // restore: how long is written before a time in it is asked for
+	huge          int64         // huge: bytes of the database
 }
 
 var (
@@ -58,11 +62,13 @@ var (
 		warm: 500 * time.Millisecond, measure: 3 * time.Second,
 		rows: 150_000, transactions: 3000, rate: 500,
 		lagFor: 20 * time.Second, lagRate: 50, database: 500e6,
+		behind: 10_000, small: 3600, history: 2 * time.Minute, huge: 10e9,
 	}
 	quick = sizes{
 		warm: 50 * time.Millisecond, measure: 300 * time.Millisecond,
 		rows: 15_000, transactions: 300, rate: 500,
 		lagFor: 2 * time.Second, lagRate: 50, database: 50e6,
+		behind: 1000, small: 360, history: 10 * time.Second, huge: 1e9,
 	}
 )
 
@@ -78,7 +84,7 @@ type bench struct {
 
 	rows     []row
 	peaks    []peaks
-	small    string // template databases, once they are made
+	tiny     string // template databases, once they are made
 	large    string
 	restores []row // of the snapshot that is being measured
 }
@@ -88,11 +94,14 @@ var measurements = []struct {
 	name   string
 	run    func(context.Context, *bench) error
 	memory bool // it says how much memory was used, too
+	alone  bool // only if it is named
 }{
-	{"commits", commits, true},
-	{"bytes", transactionBytes, true},
-	{"lag", lag, false},
-	{"snapshot", snapshot, true},
+	{"commits", commits, true, false},
+	{"bytes", transactionBytes, true, false},
+	{"lag", lag, false, false},
+	{"snapshot", snapshot, true, false},
+	{"restore", restores, false, false},
+	{"huge", huge, false, true},
 }
 
 func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
@@ -100,13 +109,13 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(diag)
 	small := fs.Bool("quick", false, "a tenth of the sizes, to see that it works; the figures mean little")
-	only := fs.String("only", "", "one of commits, bytes, lag, snapshot, memory; several with commas")
+	only := fs.String("only", "", "one of commits, bytes, lag, snapshot, restore, huge, memory; several with commas")
 	runs := fs.Int("runs", 0, "pairs of runs per figure (5; with -quick 1)")
 	asJSON := fs.Bool("json", false, "JSON instead of a table")
 	dir := fs.String("dir", "", "directory for databases and replicas (a temporary one)")
 	profile := fs.String("profile", "", "directory for CPU and allocation profiles of every process measured")
 	var s3 optional
-	fs.Var(&s3, "s3", "measure lag, snapshot and restore over S3, too: alone with a server that is built and started, -s3=URL with that")
+	fs.Var(&s3, "s3", "measure lag, snapshot and restore over S3, too, and restores beside Litestream's: alone with a server that is built and started, -s3=URL with that")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -152,7 +161,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 		return err
 	}
 	for _, m := range measurements {
-		if !want(m.name) && (!m.memory || !want("memory")) {
+		if m.alone && *only == "" || !want(m.name) && (!m.memory || !want("memory")) {
 			continue
 		}
 		before := loadAverage()
@@ -187,7 +196,7 @@ func parseOnly(s string) (want func(string) bool, err error) {
 			known = known || m.name == n
 		}
 		if !known {
-			return nil, fmt.Errorf("-only %s: there are commits, bytes, lag, snapshot and memory", n)
+			return nil, fmt.Errorf("-only %s: there are commits, bytes, lag, snapshot, restore, huge and memory", n)
 		}
 	}
 	return func(name string) bool { return slices.Contains(names, name) }, nil

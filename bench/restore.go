@@ -26,7 +26,7 @@ func restorePairs(ctx context.Context, b *bench, what string, a snapshotArgs) er
 		if err != nil {
 			return err
 		}
-		got, err := restoreTask(ctx, b, restoreArgs{a.Replica, output})
+		got, err := restoreTask(ctx, b, restoreArgs{Replica: a.Replica, Output: output})
 		if err != nil {
 			return err
 		}
@@ -55,17 +55,21 @@ func restorePairs(ctx context.Context, b *bench, what string, a snapshotArgs) er
 	return nil
 }
 
-type restoreArgs struct{ Replica, Output string }
+type restoreArgs struct {
+	Replica, Output string
+	Timestamp       time.Time
+}
 
 type restoreResult struct {
 	Seconds, CPU   float64
 	Fetched, Bytes int64
+	Requests       int
 }
 
 var restoreTask = task("restore", func(ctx context.Context, a restoreArgs) (r restoreResult, err error) {
 	used, start := processorTime(), time.Now()
-	got, err := replicate.Restore(ctx, replicate.RestoreOptions{URL: a.Replica, Output: a.Output})
-	return restoreResult{time.Since(start).Seconds(), (processorTime() - used).Seconds(), got.Fetched, got.Bytes}, err
+	got, err := replicate.Restore(ctx, replicate.RestoreOptions{URL: a.Replica, Output: a.Output, Timestamp: a.Timestamp})
+	return restoreResult{time.Since(start).Seconds(), (processorTime() - used).Seconds(), got.Fetched, got.Bytes, got.Requests}, err
 })
 
 type rawArgs struct{ Replica, Output string }
