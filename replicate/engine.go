@@ -78,6 +78,8 @@ type Engine struct {
 	session ID
 	owner   Owner
 	guard   *guard // opts.Store
+	// retainer is of the goroutine that calls retain alone.
+	retainer retainer
 
 	group   errgroup.Group
 	stop    context.CancelCauseFunc

@@ -98,6 +98,9 @@ type Status struct {
 	// FencedBy says who extended the replica, if State is StateFenced.
 	FencedBy *Fencer `json:"fenced_by,omitempty"`
 
+	// Retention says what this session has deleted, see [Keep].
+	Retention RetentionStatus `json:"retention,omitzero"`
+
 	// Warning is what weakens the replica although replication goes on, "" if
 	// nothing does: a store without conditional writes.
 	Warning string `json:"warning,omitempty"`
