@@ -16,7 +16,7 @@ type applier struct {
 	target target
 	prev   *segment.Header // of the log segment before; nil: none was seen
 	chain  segment.Hash
-	base   *segment.Object // the snapshot; nil: none
+	base   *segment.Object // the snapshot or page segment that was applied last; nil: none
 	tail   Tail            // of the state in the image
 	// reached: the target lies in what was applied, or before what follows.
 	reached bool
@@ -48,7 +48,7 @@ func (a *applier) segment(ctx context.Context, o *segment.Object) error {
 }
 
 // joins checks that o is the segment after the last one; the first one must
-// follow the snapshot or hold its TXID.
+// follow the base or hold its last TXID.
 func (a *applier) joins(o *segment.Object) error {
 	h := o.Header
 	key := segment.LogKey(h.MinTXID)
@@ -65,21 +65,21 @@ func (a *applier) joins(o *segment.Object) error {
 	}
 	b := a.base.Header
 	want, got := b.PrevChain, h.PrevChain
-	if h.MinTXID <= b.MaxTXID { // it holds the snapshot's TXID itself
+	if h.MinTXID <= b.MaxTXID { // it holds the base's last TXID itself
 		got = o.Chain
 		if h.MaxTXID < b.MaxTXID {
 			return missingLog(h.MaxTXID+1, b.MaxTXID+1)
 		}
-		if h.MaxTXID > b.MaxTXID { // or the key behind the snapshot would not tell whether the line goes on
-			return fmt.Errorf("replicate: the snapshot of TXID %d lies within %s, which goes on to %d: %w", b.MaxTXID, key, h.MaxTXID, ErrCorrupt)
+		if h.MaxTXID > b.MaxTXID { // or the key behind the base would not tell whether the line goes on
+			return fmt.Errorf("replicate: %s ends within %s, which goes on to %d: %w", b.Key(), key, h.MaxTXID, ErrCorrupt)
 		}
 	} else if h.Pre != b.Post || h.PreCommit != b.Commit {
-		return fmt.Errorf("replicate: %s follows checksum %016x with %d pages, the snapshot of TXID %d has %016x with %d: %w",
-			key, h.Pre, h.PreCommit, b.MaxTXID, b.Post, b.Commit, ErrCorrupt)
+		return fmt.Errorf("replicate: %s follows checksum %016x with %d pages, %s has %016x with %d: %w",
+			key, h.Pre, h.PreCommit, b.Key(), b.Post, b.Commit, ErrCorrupt)
 	}
 	if got != want {
-		return fmt.Errorf("replicate: %s is not of the line of the snapshot of TXID %d (chain value %s, expected %s): %w",
-			key, b.MaxTXID, got, want, ErrCorrupt)
+		return fmt.Errorf("replicate: %s is not of the line of %s (chain value %s, expected %s): %w",
+			key, b.Key(), got, want, ErrCorrupt)
 	}
 	return nil
 }
@@ -88,18 +88,22 @@ func (a *applier) joins(o *segment.Object) error {
 func (a *applier) wanted(e *segment.Entry) (bool, error) {
 	if a.reached || e.MaxTXID <= a.tail.TXID {
 		if e.MaxTXID == a.tail.TXID && (e.Post != a.tail.Checksum || e.Commit != a.tail.Commit) {
-			return false, fmt.Errorf("TXID %d has checksum %016x here and %016x in the snapshot: %w", e.MaxTXID, e.Post, a.tail.Checksum, ErrCorrupt)
+			return false, fmt.Errorf("TXID %d has checksum %016x here and %016x in %s: %w", e.MaxTXID, e.Post, a.tail.Checksum, a.from(), ErrCorrupt)
 		}
 		return false, nil
 	}
 	if e.MinTXID <= a.tail.TXID {
-		return false, fmt.Errorf("the %s of TXID %d to %d spans the snapshot of TXID %d: %w", e.Kind, e.MinTXID, e.MaxTXID, a.tail.TXID, ErrCorrupt)
+		return false, fmt.Errorf("the %s of TXID %d to %d spans TXID %d, where %s ends: %w", e.Kind, e.MinTXID, e.MaxTXID, a.tail.TXID, a.from(), ErrCorrupt)
 	}
 	if a.target.beyond(e.MaxTXID, e.LastMono) {
 		a.reached, a.after = true, e
 		if t := a.target.txid; t >= e.MinTXID {
-			return false, fmt.Errorf("TXID %d is one of %d to %d, which were merged: restore TXID %d (%s) or %d (%s) instead: %w",
-				t, e.MinTXID, e.MaxTXID, e.MinTXID-1, stamp(a.tail.LastTime), e.MaxTXID, stamp(e.LastMono), ErrNotRestorable)
+			before := ""
+			if a.tail.Commit > 0 {
+				before = at(e.MinTXID-1, a.tail.LastTime) + " or "
+			}
+			return false, fmt.Errorf("TXID %d is one of %d to %d, which were merged: restore %s%s instead: %w",
+				t, e.MinTXID, e.MaxTXID, before, at(e.MaxTXID, e.LastMono), ErrNotRestorable)
 		}
 		return false, nil
 	}
@@ -112,6 +116,14 @@ func (a *applier) wanted(e *segment.Entry) (bool, error) {
 	return true, nil
 }
 
+// from names what comes before the log.
+func (a *applier) from() string {
+	if a.base == nil {
+		return "the log before"
+	}
+	return a.base.Header.Key()
+}
+
 // needsBase is the error about an entry without pages.
 func (a *applier) needsBase(e *segment.Entry) error {
 	return fmt.Errorf("TXID %d took over a database; the snapshot that has its pages, %s, is missing: %w",
@@ -120,6 +132,11 @@ func (a *applier) needsBase(e *segment.Entry) error {
 
 // errNoBase is an ErrCorrupt, unless the snapshot is still to come.
 var errNoBase = fmt.Errorf("no base: %w", ErrCorrupt)
+
+// at names a state that can be restored, and how.
+func at(txid uint64, us int64) string {
+	return fmt.Sprintf("TXID %d (%s; -txid %[1]d)", txid, stamp(us))
+}
 
 func stamp(us int64) string { return timeOf(us).Format("2006-01-02T15:04:05.000000Z07:00") }
 

@@ -18,24 +18,28 @@ const (
 )
 
 // earlier finds where on the line, up to its end, the state with this checksum
-// and size is: in a snapshot's key, or else in the newest log segments, at most
-// so many. 0: nowhere.
+// and size is: in the key of a snapshot or page segment, or else in the newest log
+// segments, at most so many. 0: nowhere.
 func (l *line) earlier(ctx context.Context, end *lineEnd, sum, commit uint64, most int) (uint64, error) {
-	snaps, err := listSnapshots(ctx, l.store)
+	exports, err := listExports(ctx, l.store)
 	if err != nil {
 		return 0, err
 	}
-	for i := len(snaps) - 1; i >= 0; i-- {
-		k := snaps[i]
-		if k.sum != sum || k.txid > end.TXID {
+	byEnd(exports)
+	for i := len(exports) - 1; i >= 0; i-- {
+		k := exports[i]
+		if k.sum != sum || k.max > end.TXID {
 			continue
 		}
-		h, err := l.header(ctx, segment.SnapshotKey(k.txid, k.sum), segment.KindSnapshot)
+		h, err := l.header(ctx, k.key(), k.kind)
+		if errors.Is(err, objstore.ErrNotExist) {
+			continue // deleted since it was listed
+		}
 		if err != nil {
 			return 0, err
 		}
 		if h.Commit == commit {
-			return k.txid, nil
+			return k.max, nil
 		}
 	}
 	keys, err := l.newest(ctx, end.TXID, most)

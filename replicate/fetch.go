@@ -115,11 +115,26 @@ func isVerdict(err error) bool {
 // errWrite marks errors of the output: the disk's, not the store's.
 var errWrite = errors.New("write")
 
-// dataError names the remedy that there isn't: a segment is nothing without its
-// data object.
+// lostError says that an object which the plan needs is no longer there, or no
+// longer the same.
+type lostError struct {
+	key string
+	err error
+}
+
+func (e *lostError) Error() string { return e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
+
+// dataError is about an object that something else names, or a listing: without it
+// there is nothing to be done but to plan anew.
 func dataError(key string, err error) error {
-	if errors.Is(err, objstore.ErrNotExist) {
-		return fmt.Errorf("replicate: %s, which a segment needs, is missing: %w (%w)", key, ErrCorrupt, err)
+	lost := (*lostError)(nil)
+	switch {
+	case errors.As(err, &lost):
+	case errors.Is(err, objstore.ErrNotExist):
+		return &lostError{key, fmt.Errorf("replicate: %s, which a restore needs, is missing: %w (%w)", key, ErrCorrupt, err)}
+	case errors.Is(err, objstore.ErrChanged):
+		return &lostError{key, err}
 	}
 	return err
 }

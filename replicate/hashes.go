@@ -24,14 +24,7 @@ func (l *line) pageHashes(ctx context.Context, end *lineEnd) ([]uint64, error) {
 	}
 	r.line = &line{r.store, l.database}
 	r.meter.store = r.store
-	err := retry(ctx, func() (err error) {
-		r.plan, r.snaps, err = r.line.makePlan(ctx, r.target)
-		return err
-	})
-	if err == nil {
-		err = r.rebuild(ctx, nil)
-	}
-	if err != nil {
+	if err := r.attempts(ctx, func() error { return r.rebuild(ctx, nil) }); err != nil {
 		return nil, fmt.Errorf("replicate: page hashes of TXID %d: %w", end.TXID, err)
 	}
 	im := r.a.im

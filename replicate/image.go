@@ -135,9 +135,13 @@ func writePages(f io.WriterAt, pages []segment.Page, plain []byte, pageSize uint
 
 // endEntry closes the open entry: pages that it dropped go, pages that it left
 // out are zero, and the checksum must be right.
-func (im *image) endEntry(e *segment.Entry) error {
+func (im *image) endEntry(e *segment.Entry) error { return im.end(e, im.commit) }
+
+// end does so for an entry that was made for a state of preCommit pages. That of a
+// page segment can be applied to a later one, too.
+func (im *image) end(e *segment.Entry, preCommit uint64) error {
 	before := im.commit
-	low := min(before, e.MinCommit) // pages beyond it are new, or were gone in between
+	low := min(before, preCommit, e.MinCommit) // pages beyond it are new, or were gone in between
 	if e.Whole {
 		low = 0
 	}

@@ -119,6 +119,12 @@ type logKey struct {
 // listLog lists the log segments whose first TXID is from or later. Foreign
 // keys are left out.
 func (l *line) listLog(ctx context.Context, from uint64) ([]logKey, error) {
+	return l.listUntil(ctx, from, segment.MaxTXID)
+}
+
+// listUntil lists the log segments whose first TXID is from to until, and the next
+// one after those.
+func (l *line) listUntil(ctx context.Context, from, until uint64) ([]logKey, error) {
 	after := ""
 	if from > 1 {
 		after = segment.LogKey(from - 1)
@@ -130,25 +136,43 @@ func (l *line) listLog(ctx context.Context, from uint64) ([]logKey, error) {
 		}
 		if txid, ok := segment.ParseLogKey(info.Key); ok {
 			keys = append(keys, logKey{txid, info.Size})
+			if txid > until {
+				break
+			}
 		}
 	}
 	return keys, nil
 }
 
 // listFrom lists the log from the segment that holds txid, or from the nearest
-// before it. Keys name only the first TXID of a segment, so the listing begins
-// somewhat earlier, and earlier still if that did not suffice.
+// before it.
 func (l *line) listFrom(ctx context.Context, txid uint64) ([]logKey, error) {
-	for back := uint64(64); ; back *= 64 {
-		from := uint64(1)
+	return l.listBetween(ctx, txid, segment.MaxTXID)
+}
+
+// listBetween does so up to the first segment that begins after until. Keys name
+// only the first TXID of a segment, so the listing begins somewhat earlier; what is
+// earlier still is asked for if that did not suffice.
+func (l *line) listBetween(ctx context.Context, txid, until uint64) ([]logKey, error) {
+	from := uint64(1)
+	if txid > 64 {
+		from = txid - 64
+	}
+	keys, err := l.listUntil(ctx, from, until)
+	for back := uint64(64 * 64); err == nil && from > 1 && (len(keys) == 0 || keys[0].txid > txid); back *= 64 {
+		end := from - 1
+		from = 1
 		if back < txid && back < 1<<24 {
 			from = txid - back
 		}
-		keys, err := l.listLog(ctx, from)
-		if err != nil || from == 1 || len(keys) > 0 && keys[0].txid <= txid {
-			return keys, err
+		var before []logKey
+		before, err = l.listUntil(ctx, from, end)
+		for len(before) > 0 && before[len(before)-1].txid > end {
+			before = before[:len(before)-1]
 		}
+		keys = append(before, keys...)
 	}
+	return keys, err
 }
 
 // snapshotKey is an object in a listing of the snapshots.

@@ -10,22 +10,108 @@ import (
 	"github.com/outwash/outwash/internal/segment"
 )
 
+// loadBase makes the state that a snapshot and the page segments behind it say: the
+// image's, which is empty.
+func (r *restorer) loadBase(ctx context.Context, objs []*segment.Object) error {
+	for _, o := range objs {
+		load := r.loadPages
+		if o.Header.Kind == segment.KindSnapshot {
+			load = r.loadSnapshot
+		}
+		if err := load(ctx, o); err != nil {
+			return fmt.Errorf("replicate: %s: %w", o.Header.Key(), err)
+		}
+		r.a.onBase(o)
+	}
+	return nil
+}
+
+// onBase notes that the image has the state at o's end.
+func (a *applier) onBase(o *segment.Object) {
+	h := o.Header
+	a.base = o
+	a.tail = Tail{
+		TXID: h.MaxTXID, Checksum: h.Post, Commit: h.Commit, PageSize: h.PageSize, LastTime: h.LastMono, WAL: h.WAL,
+		Database: h.Database, Session: h.Session, Chain: h.PrevChain, Kind: segment.Pages,
+	}
+	if h.Kind == segment.KindSnapshot {
+		a.tail.Kind = segment.Snapshot
+	}
+}
+
+// loadPages applies a page segment.
+func (r *restorer) loadPages(ctx context.Context, o *segment.Object) error {
+	im, h := r.a.im, o.Header
+	if err := r.a.fits(h); err != nil {
+		return err
+	}
+	if h.PageSize != im.pageSize {
+		if err := im.reset(h.PageSize); err != nil {
+			return err
+		}
+	}
+	if !h.External {
+		return r.loadInline(o)
+	}
+	if err := checkDataHeader(ctx, r.store, o); err != nil {
+		return err
+	}
+	dec := o.Frames()
+	for i := range o.Root.Frames {
+		recs, err := nextFrame(ctx, r.store, o, dec, i)
+		if err != nil {
+			return err
+		}
+		var group []*segment.Block
+		for _, rec := range recs {
+			if rec.Block == nil {
+				continue
+			}
+			if last := rec.Block.Last(); last > h.Commit {
+				return beyondCommit(o, last)
+			}
+			group = append(group, rec.Block)
+		}
+		if err := r.a.blocks(ctx, o.DataKey(), group); err != nil {
+			return err
+		}
+		for _, rec := range recs {
+			if rec.Entry != nil {
+				err = im.end(rec.Entry, h.PreCommit)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return dec.Close()
+}
+
+// fits checks that a page segment can be applied to the state at hand: that before
+// it, or a later one.
+func (a *applier) fits(h *segment.Header) error {
+	t := a.tail
+	switch {
+	case h.MinTXID > t.TXID+1:
+		return fmt.Errorf("it goes on from TXID %d, not from %d: %w", h.MinTXID-1, t.TXID, ErrCorrupt)
+	case h.MinTXID == t.TXID+1 && (h.Pre != t.Checksum || h.PreCommit != t.Commit):
+		return fmt.Errorf("it goes on from checksum %016x with %d pages, TXID %d has %016x with %d: %w", h.Pre, h.PreCommit, t.TXID, t.Checksum, t.Commit, ErrCorrupt)
+	case h.PageSize != t.PageSize && t.Commit > 0 && !h.Replaces:
+		return fmt.Errorf("it has pages of %d bytes, TXID %d has %d: %w", h.PageSize, t.TXID, t.PageSize, ErrCorrupt)
+	case h.LastMono < t.LastTime:
+		return fmt.Errorf("it ends %s, TXID %d was committed %s: %w", stamp(h.LastMono), t.TXID, stamp(t.LastTime), ErrCorrupt)
+	}
+	return nil
+}
+
 // loadSnapshot writes the pages of a snapshot into the image, several ranges at
 // a time.
 func (r *restorer) loadSnapshot(ctx context.Context, o *segment.Object) error {
 	im, h := r.a.im, o.Header
 	im.pageSize = h.PageSize
-	r.a.base = o
-	r.a.tail = Tail{
-		TXID: h.MaxTXID, Checksum: h.Post, Commit: h.Commit, PageSize: h.PageSize, LastTime: h.LastMono, WAL: h.WAL,
-		Database: h.Database, Session: h.Session, Chain: h.PrevChain, Kind: segment.Snapshot,
-	}
-	r.meter.im = im
 	if !h.External {
-		r.meter.total.Add(o.Size)
 		return r.loadInline(o)
 	}
-	r.meter.total.Add(o.Root.Size)
 	if err := checkDataHeader(ctx, r.store, o); err != nil {
 		return err
 	}
@@ -70,7 +156,7 @@ func (r *restorer) loadInline(o *segment.Object) error {
 				return err
 			}
 		}
-		if err := r.a.im.endEntry(e); err != nil {
+		if err := r.a.im.end(e, o.Header.PreCommit); err != nil {
 			return err
 		}
 	}

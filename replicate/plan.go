@@ -1,9 +1,11 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -24,31 +26,45 @@ func (t target) beyond(maxTXID uint64, lastTime int64) bool {
 	return t.txid != 0 && maxTXID > t.txid || t.time != 0 && lastTime > t.time
 }
 
-// plan says what a restore reads: a snapshot (or nothing: an empty database),
-// then log segments in order.
+// plan says what a restore reads: a snapshot (or nothing: an empty database), page
+// segments, then log segments, in order.
 type plan struct {
-	base *snapshotKey
+	base []exportKey
 	logs []logKey
 	// open: the line may go on behind logs, which a GET of the next key tells.
 	open bool
 	// next is the first listed key behind logs; 0: there is none.
 	next uint64
-	// last is the last listed key of all; 0: there is none.
+	// last is the last listed key; 0: there is none.
 	last uint64
+	// gone: the log behind base is no longer there, so that base's end is the last
+	// state up to the target that can be restored. For times alone.
+	gone bool
+	// exports are all there are, by their last TXID; those from beyond on lie after
+	// the target.
+	exports []exportKey
+	beyond  int
+}
+
+// at is where base ends; 0: there is no base.
+func (p *plan) at() uint64 { return endOf(p.base) }
+
+func endOf(base []exportKey) uint64 {
+	if n := len(base); n > 0 {
+		return base[n-1].max
+	}
+	return 0
 }
 
 // choosePlan is the pure part of planning. logs is a listing that begins with
 // the segment that holds the TXID after the base, or before it; limit is the
-// number of listed segments that can matter (all, if the target is the newest).
-func choosePlan(base *snapshotKey, logs []logKey, t target, limit int) (plan, error) {
-	next := uint64(1)
-	if base != nil {
-		next = base.txid + 1
-	}
+// number of listed segments that can matter (all, but for a time).
+func choosePlan(base []exportKey, logs []logKey, t target, limit int) (plan, error) {
+	next := endOf(base) + 1
 	// The segment that holds next is the last one that begins at or before it.
 	first := sort.Search(len(logs), func(i int) bool { return logs[i].txid > next }) - 1
 	if first < 0 {
-		if len(logs) > 0 && (base == nil || t.txid != base.txid) {
+		if len(logs) > 0 {
 			return plan{}, missingLog(next, logs[0].txid)
 		}
 		return plan{base: base, open: true}, nil
@@ -76,9 +92,26 @@ func missingLog(txid, found uint64) error {
 // errGap is an ErrCorrupt that planning may explain better.
 var errGap = fmt.Errorf("gap in the log: %w", ErrCorrupt)
 
-// snapshot reads and verifies a snapshot's descriptor.
-func (l *line) snapshot(ctx context.Context, k snapshotKey) (*segment.Object, error) {
-	key := segment.SnapshotKey(k.txid, k.sum)
+// boundaries returns the exports whose ends can be restored without the log, of
+// exports in the order of their last TXIDs.
+func boundaries(exports []exportKey) (list []exportKey) {
+	at := uint64(0)
+	for _, k := range exports {
+		if k.max > at && (k.kind == segment.KindSnapshot || k.min <= at+1) {
+			list, at = append(list, k), k.max
+		}
+	}
+	return list
+}
+
+// byEnd sorts exports by their last TXIDs.
+func byEnd(exports []exportKey) {
+	slices.SortStableFunc(exports, func(a, b exportKey) int { return cmp.Compare(a.max, b.max) })
+}
+
+// export reads and verifies the object of a snapshot or page segment.
+func (l *line) export(ctx context.Context, k exportKey) (*segment.Object, error) {
+	key := k.key()
 	b, err := fetch(ctx, l.store, key, segment.MaxInline)
 	if err != nil {
 		return nil, err
@@ -87,13 +120,18 @@ func (l *line) snapshot(ctx context.Context, k snapshotKey) (*segment.Object, er
 	if err != nil {
 		return nil, badObject(key, b, err)
 	}
-	if err := l.check(key, o.Header, segment.KindSnapshot); err != nil {
+	if err := l.check(key, o.Header, k.kind); err != nil {
 		return nil, err
 	}
-	if h := o.Header; h.MaxTXID != k.txid || h.Post != k.sum {
-		return nil, fmt.Errorf("replicate: %s says that it is of TXID %d with checksum %016x: %w", key, h.MaxTXID, h.Post, ErrCorrupt)
+	if h := o.Header; h.Key() != key {
+		return nil, fmt.Errorf("replicate: %s says that it is %s: %w", key, h.Key(), ErrCorrupt)
 	}
 	return o, nil
+}
+
+// snapshot reads and verifies a snapshot's object.
+func (l *line) snapshot(ctx context.Context, k snapshotKey) (*segment.Object, error) {
+	return l.export(ctx, exportKey{kind: segment.KindSnapshot, min: 1, max: k.txid, sum: k.sum})
 }
 
 // headerSize is a first guess at how much of an object has its header.
@@ -118,49 +156,107 @@ func (l *line) header(ctx context.Context, key string, kind segment.Kind) (*segm
 	}
 }
 
-// makePlan lists the replica and finds out what a restore to t reads.
-func (l *line) makePlan(ctx context.Context, t target) (p plan, snaps []snapshotKey, err error) {
-	if snaps, err = listSnapshots(ctx, l.store); err != nil {
-		return p, nil, err
+// planned reads the header of an object that a listing has, trying again what
+// can pass.
+func (l *line) planned(ctx context.Context, key string, kind segment.Kind) (*segment.Header, error) {
+	h, err := retryValue(ctx, func() (*segment.Header, error) { return l.header(ctx, key, kind) })
+	return h, dataError(key, err)
+}
+
+// makePlan lists the replica and finds out what a restore to t reads. Exports in
+// aside don't count. What it has listed is in the plan also where there is an error.
+func (l *line) makePlan(ctx context.Context, t target, aside map[string]bool) (plan, error) {
+	exports, err := retryValue(ctx, func() ([]exportKey, error) { return listExports(ctx, l.store) })
+	if err != nil {
+		return plan{}, err
 	}
-	n := len(snaps)
+	exports = slices.DeleteFunc(exports, func(k exportKey) bool { return aside[k.key()] })
+	byEnd(exports)
+	beyond := len(exports)
 	switch {
 	case t.txid != 0:
-		n = sort.Search(n, func(i int) bool { return snaps[i].txid > t.txid })
+		beyond = sort.Search(beyond, func(i int) bool { return exports[i].max > t.txid })
 	case t.time != 0:
-		n, err = search(n, func(i int) (bool, error) {
-			h, err := l.header(ctx, segment.SnapshotKey(snaps[i].txid, snaps[i].sum), segment.KindSnapshot)
+		beyond, err = search(beyond, func(i int) (bool, error) {
+			h, err := l.planned(ctx, exports[i].key(), exports[i].kind)
 			return err == nil && h.LastMono > t.time, err
 		})
-		if err != nil {
-			return p, snaps, err
+	}
+	base := chooseBase(exports[:beyond], segment.MaxTXID)
+	p := plan{base: base}
+	if err == nil && (t.txid == 0 || t.txid != p.at()) { // the end of an export needs no log
+		until := uint64(segment.MaxTXID)
+		switch {
+		case t.txid != 0:
+			until = t.txid
+		case beyond < len(exports):
+			until = exports[beyond].max
 		}
+		p, err = l.planLog(ctx, base, t, until, beyond < len(exports))
 	}
-	var base *snapshotKey
-	next := uint64(1)
-	if n > 0 {
-		base = &snaps[n-1]
-		next = base.txid + 1
-	}
-	logs, err := l.listFrom(ctx, next)
+	p.exports, p.beyond = exports, beyond
+	return p, err
+}
+
+// planLog plans which part of the log, up to until, is read; later says that there
+// is an export beyond the target.
+func (l *line) planLog(ctx context.Context, base []exportKey, t target, until uint64, later bool) (plan, error) {
+	at := endOf(base)
+	logs, err := retryValue(ctx, func() ([]logKey, error) { return l.listBetween(ctx, at+1, until) })
 	if err != nil {
-		return p, snaps, err
+		return plan{base: base}, err
 	}
 	limit := len(logs)
 	if t.time != 0 {
-		limit, err = search(limit, func(i int) (bool, error) {
-			h, err := l.header(ctx, segment.LogKey(logs[i].txid), segment.KindLog)
-			return err == nil && h.FirstMono > t.time, err
-		})
+		first, err := l.joint(ctx, at, until, logs)
+		if errors.Is(err, errGap) && later {
+			return plan{base: base, gone: true}, nil
+		}
+		if err == nil {
+			limit, err = search(limit-first, func(i int) (bool, error) {
+				h, err := l.planned(ctx, segment.LogKey(logs[first+i].txid), segment.KindLog)
+				return err == nil && h.FirstMono > t.time, err
+			})
+			limit += first
+		}
 		if err != nil {
-			return p, snaps, err
+			return plan{base: base}, err
 		}
 	}
-	p, err = choosePlan(base, logs, t, limit)
+	p, err := choosePlan(base, logs, t, limit)
+	p.base = base
 	if n := len(logs); n > 0 {
 		p.last = logs[n-1].txid
 	}
-	return p, snaps, err
+	return p, err
+}
+
+// joint finds where in a listing, which ends beyond until, the log goes on behind
+// TXID at. What stands before that can be anything: segments that retention hasn't
+// reached yet, claims in the holes that it left, whose times mean nothing.
+func (l *line) joint(ctx context.Context, at, until uint64, logs []logKey) (first int, err error) {
+	first = sort.Search(len(logs), func(i int) bool { return logs[i].txid > at })
+	if first > 0 && logs[first-1].size != segment.ClaimSize {
+		h, err := l.planned(ctx, segment.LogKey(logs[first-1].txid), segment.KindLog)
+		if err != nil || h.MaxTXID > at {
+			return first - 1, err
+		}
+	}
+	next := at + 1
+	for i := first; i < len(logs) && logs[i].txid == next; i++ {
+		if logs[i].size != segment.ClaimSize {
+			return first, nil // retention takes the log from its beginning on: the rest is there
+		}
+		next++
+	}
+	i := sort.Search(len(logs), func(i int) bool { return logs[i].txid >= next })
+	switch {
+	case i < len(logs):
+		return 0, missingLog(next, logs[i].txid)
+	case until < segment.MaxTXID && next <= until:
+		return 0, fmt.Errorf("replicate: %s is missing: %w", segment.LogKey(next), errGap)
+	}
+	return first, nil
 }
 
 // search is sort.Search with errors.

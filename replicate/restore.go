@@ -56,14 +56,27 @@ type RestoreResult struct {
 	Checksum string    `json:"checksum"` // hex
 	Time     time.Time `json:"time"`     // of the last commit
 	Snapshot uint64    `json:"snapshot"` // TXID of the snapshot begun with; 0: none
-	Latest   bool      `json:"latest"`   // TXID is the replica's newest
-	Pages    uint64    `json:"pages"`
-	PageSize uint32    `json:"page_size"`
-	Bytes    int64     `json:"bytes"`    // size of the database
-	Fetched  int64     `json:"fetched"`  // bytes read from the store; of a dry run: that would be read
-	Objects  int       `json:"objects"`  // objects read
-	Requests int       `json:"requests"` // GET and LIST requests; a page of a listing counts as 1000 keys
-	Duration float64   `json:"duration"` // seconds
+	// PageSegments is how many page segments were applied behind it, and Base the
+	// TXID where the log took over from them; 0: it began with the log.
+	PageSegments int    `json:"page_segments"`
+	Base         uint64 `json:"base"`
+	Latest       bool   `json:"latest"` // TXID is the replica's newest
+	// Exact: this is the state that was asked for. Of a time that is further back
+	// than the log it is false where there may have been later commits before that
+	// time, which can no longer be restored one by one; Notes say so.
+	Exact    bool     `json:"exact"`
+	Notes    []string `json:"notes,omitempty"` // what people should know
+	Pages    uint64   `json:"pages"`
+	PageSize uint32   `json:"page_size"`
+	Bytes    int64    `json:"bytes"` // size of the database
+	// Fetched is how many bytes were read from the store, Objects from how many
+	// objects, Requests with how many GET and LIST requests; a page of a listing
+	// counts as 1000 keys. Of a dry run they say what a restore would take: the
+	// objects and their sizes, and about how many requests.
+	Fetched  int64   `json:"fetched"`
+	Objects  int     `json:"objects"`
+	Requests int     `json:"requests"`
+	Duration float64 `json:"duration"` // seconds
 
 	hashes []uint64
 	tail   Tail
@@ -127,10 +140,15 @@ type restorer struct {
 	line   *line
 	target target
 	plan   plan
-	snaps  []snapshotKey
+	aside  aside
+	base   []*segment.Object // of the plan, without their data objects
 	a      *applier
 	latest bool
-	meter  meter
+	// inexact and notes are what the result says of a time that the log no longer has.
+	inexact  bool
+	notes    []string
+	expected cost // of a dry run
+	meter    meter
 }
 
 func (r *restorer) run(ctx context.Context) error {
@@ -147,20 +165,13 @@ func (r *restorer) run(ctx context.Context) error {
 		return fmt.Errorf("replicate: %s: %w (there is no object %s)", r.store, ErrNoReplica, segment.InfoKey)
 	}
 	r.line = &line{r.store, info.Database}
-	err = retry(ctx, func() error {
-		r.plan, r.snaps, err = r.line.makePlan(ctx, r.target)
-		return err
-	})
-	if err != nil {
-		return r.explain(ctx, err)
-	}
 	r.meter = meter{report: r.opts.Progress, store: r.store}
 	r.store.progress = r.meter.tick
 	if r.opts.DryRun {
-		return r.explain(ctx, r.dryRun(ctx))
+		return r.attempts(ctx, func() error { return r.dryRun(ctx) })
 	}
 	return withOutput(r.opts.Output, r.opts.Force, func(f *os.File) error {
-		if err := r.rebuild(ctx, f); err != nil {
+		if err := r.attempts(ctx, func() error { return r.rebuild(ctx, f) }); err != nil {
 			return err
 		}
 		if err := f.Truncate(int64(r.a.im.commit) * int64(r.a.im.pageSize)); err != nil {
@@ -176,24 +187,36 @@ func (r *restorer) run(ctx context.Context) error {
 	})
 }
 
+// begin prepares for the plan to be carried out.
+func (r *restorer) begin(f file) {
+	r.a = &applier{line: r.line, im: newImage(f, defaultPageSize), target: r.target, tail: Tail{Database: r.line.database}}
+	r.latest, r.inexact, r.notes = false, false, nil
+	r.meter.im = r.a.im
+	r.meter.pages.Store(0)
+	r.meter.total.Store(r.store.fetched.Load())
+}
+
 // rebuild makes the database in f; nil: only its page hashes.
 func (r *restorer) rebuild(ctx context.Context, f file) error {
-	r.a = &applier{line: r.line, im: newImage(f, defaultPageSize), target: r.target, tail: Tail{Database: r.line.database}}
-	if r.plan.base != nil {
-		o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.snapshot(ctx, *r.plan.base) })
-		if err != nil {
-			return err
-		}
-		if err := r.loadSnapshot(ctx, o); err != nil {
-			return fmt.Errorf("replicate: %s: %w", segment.SnapshotKey(r.plan.base.txid, r.plan.base.sum), err)
-		}
+	r.begin(f)
+	if err := r.a.im.truncate(0); err != nil {
+		return err
+	}
+	objs, err := r.readBase(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range objs {
+		r.expect(o)
 	}
 	for _, k := range r.plan.logs {
 		r.meter.total.Add(k.size)
 	}
-	r.meter.im = r.a.im
+	if err := r.loadBase(ctx, objs); err != nil {
+		return err
+	}
 	if err := r.applyLogs(ctx); err != nil {
-		return r.explain(ctx, err)
+		return err
 	}
 	r.meter.at(r.a.tail.TXID, r.a.tail.TXID)
 	r.meter.last = time.Time{}
@@ -201,10 +224,39 @@ func (r *restorer) rebuild(ctx context.Context, f file) error {
 	return r.checkReached(ctx)
 }
 
+// expect adds o's data object to what is to be read.
+func (r *restorer) expect(o *segment.Object) {
+	if o.Header.External {
+		r.meter.total.Add(o.Root.Size)
+	}
+}
+
+// readBase reads the objects of the base, not their data objects.
+func (r *restorer) readBase(ctx context.Context) ([]*segment.Object, error) {
+	r.base = nil
+	for _, k := range r.plan.base {
+		r.meter.total.Add(k.size)
+	}
+	err := inOrder(ctx, ahead[*segment.Object]{
+		n: len(r.plan.base), parallel: r.opts.Parallelism,
+		size: func(i int) int64 { return r.plan.base[i].size },
+		fetch: func(ctx context.Context, i int) (*segment.Object, error) {
+			k := r.plan.base[i]
+			o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.export(ctx, k) })
+			return o, dataError(k.key(), err)
+		},
+	}, func(_ int, o *segment.Object) error {
+		r.base = append(r.base, o)
+		return nil
+	})
+	return r.base, err
+}
+
 // applyLogs applies the planned segments and, if the line may go on, those that
 // follow until there is none.
 func (r *restorer) applyLogs(ctx context.Context) error {
 	err := r.prefetch(ctx, r.plan.logs, func(o *segment.Object) error {
+		r.expect(o)
 		if err := r.a.segment(ctx, o); err != nil {
 			return err
 		}
@@ -229,6 +281,8 @@ func (r *restorer) applyLogs(ctx context.Context) error {
 		if o == nil {
 			return r.atEnd(next)
 		}
+		r.meter.total.Add(o.Size)
+		r.expect(o)
 		if err := r.a.segment(ctx, o); err != nil {
 			return err
 		}
@@ -240,96 +294,41 @@ func (r *restorer) applyLogs(ctx context.Context) error {
 // atEnd notes that there is no segment at next. That is the line's end only if
 // the one before it is there: the newest segment is never deleted.
 func (r *restorer) atEnd(next uint64) error {
-	b := r.plan.base
+	n := len(r.plan.base)
 	switch {
-	case b == nil || r.a.prev != nil:
+	case r.a.prev != nil:
 		r.latest = true
-	case r.target.txid != b.txid:
-		return fmt.Errorf("replicate: the log behind %s is missing: neither the segment that ends with TXID %d nor %s is there, so it isn't known what followed (TXID %[2]d itself can be restored): %[4]w",
-			segment.SnapshotKey(b.txid, b.sum), b.txid, segment.LogKey(next), ErrCorrupt)
+		return nil
+	case n == 0 && len(r.plan.exports) > 0:
+		return fmt.Errorf("replicate: %s is missing: %w", segment.LogKey(next), errGap)
+	case n == 0:
+		r.latest = true
+		return nil
 	}
-	return nil
-}
-
-// dryRun finds out what would be restored from the newest segment that is wanted.
-func (r *restorer) dryRun(ctx context.Context) error {
-	r.a = &applier{line: r.line, im: newImage(nil, defaultPageSize), target: r.target}
-	note := func(h *segment.Header, chain segment.Hash) {
-		r.a.tail = Tail{TXID: h.MaxTXID, Checksum: h.Post, Commit: h.Commit, PageSize: h.PageSize, LastTime: h.LastMono, Database: h.Database, Chain: chain}
-	}
-	if b := r.plan.base; b != nil {
-		o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.snapshot(ctx, *b) })
-		if err != nil {
-			return err
-		}
-		note(o.Header, o.Header.PrevChain)
-		if o.Header.External {
-			r.meter.total.Add(o.Root.Size)
-		}
-		r.meter.total.Add(o.Size)
-	}
-	for _, k := range r.plan.logs {
-		r.meter.total.Add(k.size)
-	}
-	next := r.a.tail.TXID + 1
-	if n := len(r.plan.logs); n > 0 {
-		next = r.plan.logs[n-1].txid
-	}
-	for first := true; ; first = false {
-		o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.next(ctx, next) })
-		if err != nil {
-			return err
-		}
-		if o == nil && first && len(r.plan.logs) > 0 {
-			return fmt.Errorf("replicate: %s is missing: %w", segment.LogKey(next), errGap)
-		}
-		if o == nil {
-			if err := r.atEnd(next); err != nil {
-				return err
-			}
-			break
-		}
-		r.a.prev, r.a.chain = o.Header, o.Chain
-		for _, e := range o.Entries {
-			ok, err := r.a.wanted(e)
-			if err != nil {
-				return err
-			}
-			if ok {
-				r.a.done(e)
-			}
-		}
-		if o.Header.External {
-			if !r.target.beyond(o.Header.MaxTXID, o.Header.LastMono) && o.Header.MaxTXID > r.a.tail.TXID {
-				note(o.Header, o.Chain)
-			}
-			r.meter.total.Add(o.Root.Size)
-		}
-		next = o.Header.MaxTXID + 1
-		if r.a.reached || !r.plan.open {
-			break
-		}
-	}
-	return r.checkReached(ctx)
+	b := r.plan.base[n-1]
+	return fmt.Errorf("replicate: the log behind %s is missing: neither the segment that ends with TXID %d nor %s is there, so it isn't known what followed (TXID %[2]d itself can be restored): %[4]w",
+		b.key(), b.max, segment.LogKey(next), ErrCorrupt)
 }
 
 func (r *restorer) result(store Store) RestoreResult {
 	t := r.a.tail
 	res := RestoreResult{
 		Database: r.line.database.String(), Replica: store.String(), Output: r.opts.Output,
-		TXID: t.TXID, Checksum: fmt.Sprintf("%016x", t.Checksum), Time: timeOf(t.LastTime), Latest: r.latest,
+		TXID: t.TXID, Checksum: fmt.Sprintf("%016x", t.Checksum), Time: timeOf(t.LastTime),
+		Base: r.plan.at(), Latest: r.latest, Exact: !r.inexact, Notes: append(r.aside.notes, r.notes...),
 		Pages: t.Commit, PageSize: t.PageSize, Bytes: int64(t.Commit) * int64(t.PageSize),
 		Fetched: r.store.fetched.Load(), Objects: int(r.store.objects.Load()), Requests: int(r.store.requests.Load()),
 		hashes: r.a.im.hashes, tail: t,
 	}
 	if r.opts.DryRun {
-		res.Fetched, res.Objects = r.meter.total.Load(), 1+len(r.plan.logs)
-		if r.plan.base != nil {
-			res.Objects += 2
-		}
+		res.Fetched, res.Objects, res.Requests = r.expected.bytes, r.expected.objects, r.expected.requests
 	}
-	if r.plan.base != nil {
-		res.Snapshot = r.plan.base.txid
+	for _, k := range r.plan.base {
+		if k.kind == segment.KindSnapshot {
+			res.Snapshot = k.max
+		} else {
+			res.PageSegments++
+		}
 	}
 	return res
 }

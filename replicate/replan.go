@@ -1,0 +1,100 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/outwash/outwash/internal/segment"
+)
+
+const (
+	// planAttempts is how many plans are made: retention goes on meanwhile.
+	planAttempts = 10
+	// lostAttempts is how often one object may be missing where a listing, made
+	// anew each time, has it.
+	lostAttempts = 3
+)
+
+// aside are the exports that plans do without, because what they need is missing.
+type aside struct {
+	keys  map[string]bool
+	notes []string
+	lost  map[string]int // how often each object was missing
+	first error          // about the first export that was put aside
+}
+
+// attempts makes a plan and carries it out. Where objects of it are gone by then,
+// retired or swept, it begins anew, with new listings. An export is put aside whose
+// own data is missing: a publisher that slept for a day may name data that was swept
+// meanwhile as nobody's. What comes before it can stand in for it.
+func (r *restorer) attempts(ctx context.Context, carryOut func() error) error {
+	r.aside = aside{keys: map[string]bool{}, lost: map[string]int{}}
+	for attempt := 1; ; attempt++ {
+		var err error
+		r.a = &applier{line: r.line, target: r.target}
+		if r.plan, err = r.line.makePlan(ctx, r.target, r.aside.keys); err == nil {
+			err = carryOut()
+		}
+		if err == nil {
+			return nil
+		}
+		if attempt < planAttempts && ctx.Err() == nil && r.retires(err) {
+			d := 50 * time.Millisecond << min(attempt, 4)
+			select {
+			case <-ctx.Done():
+			case <-time.After(d/2 + rand.N(d/2)):
+			}
+			continue
+		}
+		err = r.explain(ctx, err)
+		if first := r.aside.first; first != nil && !errors.Is(err, first) {
+			err = fmt.Errorf("%w; without it: %w", first, err)
+		}
+		return err
+	}
+}
+
+// retires reports whether err says that an object is missing without which another
+// plan can be made.
+func (r *restorer) retires(err error) bool {
+	lost := (*lostError)(nil)
+	if !errors.As(err, &lost) {
+		return false
+	}
+	r.log.Warn("an object of the plan is gone: planning anew", "key", lost.key)
+	r.aside.lost[lost.key]++
+	n := r.aside.lost[lost.key]
+	if _, ok := segment.ParseLogKey(lost.key); ok {
+		return n < lostAttempts
+	}
+	k, isData := r.exportOf(lost.key)
+	switch {
+	case k == "": // data of the log, say
+		return n < lostAttempts
+	case isData && n > 1 || n >= lostAttempts:
+		r.aside.keys[k] = true
+		r.aside.notes = append(r.aside.notes, fmt.Sprintf("%s could not be used: %s is missing", k, lost.key))
+		if r.aside.first == nil {
+			r.aside.first = err
+		}
+	}
+	return true
+}
+
+// exportOf returns the export of the plan that an object is of, or whose data it has.
+func (r *restorer) exportOf(key string) (export string, isData bool) {
+	for _, o := range r.base {
+		if o.Header.External && o.DataKey() == key {
+			return o.Header.Key(), true
+		}
+	}
+	for _, k := range r.plan.exports {
+		if k.key() == key {
+			return key, false
+		}
+	}
+	return "", false
+}
