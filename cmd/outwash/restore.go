@@ -147,6 +147,9 @@ func (r *restoreResult) print(u *ui) {
 	if r.Snapshot != 0 {
 		from = fmt.Sprintf("the snapshot at TXID %d", r.Snapshot)
 	}
+	if r.PageSegments != 0 {
+		from += fmt.Sprintf(", %s up to TXID %d", plural(r.PageSegments, "page segment", "page segments"), r.Base)
+	}
 	check := "every page's hash and the checksum after every transaction"
 	if r.IntegrityCheck != checkNone {
 		check += "; " + r.IntegrityCheck + " check by SQLite"
@@ -163,4 +166,7 @@ func (r *restoreResult) print(u *ui) {
 		"begun with", from,
 		"read", read,
 		"verified", check)
+	for _, note := range r.Notes {
+		u.fields("  ", "note", note)
+	}
 }
