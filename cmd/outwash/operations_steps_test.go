@@ -25,6 +25,9 @@ func (w *s3World) everything() {
 	w.broken()
 	w.twoWriters()
 	w.weak()
+	for _, path := range []string{"small", "large"} { // from the replica alone; the second in parts
+		w.cli(codeOK, "snapshot", w.url(path))
+	}
 	w.reading()
 	w.cli(codeOK, "doctor", w.url("small"))
 	w.cli(codeOK, "doctor", w.url("nothing yet"))
@@ -136,6 +139,7 @@ func (w *s3World) reading() {
 			w.t.Errorf("%s has %d objects", path, objects)
 		}
 	}
+	w.cli(codeOK, "snapshot", w.url("small")) // there is one: nothing is written
 	w.cli(codeOK, "doctor", "-read-only", w.url("small"))
 	for _, args := range [][]string{{"ls"}, {"restore", "-o", w.file("nowhere.db")}, {"inspect"}} {
 		path := "nowhere"
@@ -149,6 +153,7 @@ func (w *s3World) reading() {
 // readOnlyRefused: replication with read-only credentials names what is missing.
 func (w *s3World) readOnlyRefused() {
 	w.t.Helper()
+	w.cli(codeAccess, "snapshot", w.url("two"))
 	c := w.open("small", "small.db", "replica_close_timeout=0")
 	w.exec(c, "INSERT INTO t VALUES(7, 'f')")
 	ctx, cancel := context.WithCancel(w.t.Context())
