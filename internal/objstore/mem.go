@@ -17,6 +17,7 @@ import (
 // the URL mem://name, which within one process always names the same store.
 type Mem struct {
 	name    string
+	now     func() time.Time
 	mu      sync.RWMutex
 	objects map[string]memObject
 	version uint64
@@ -29,7 +30,12 @@ type memObject struct {
 }
 
 // NewMem returns an empty store that only the caller has.
-func NewMem() *Mem { return &Mem{name: "private", objects: map[string]memObject{}} }
+func NewMem() *Mem { return NewMemAt(time.Now) }
+
+// NewMemAt is NewMem with a clock of its own, which says when objects are modified.
+func NewMemAt(now func() time.Time) *Mem {
+	return &Mem{name: "private", now: now, objects: map[string]memObject{}}
+}
 
 var mems = struct {
 	sync.Mutex
@@ -87,7 +93,7 @@ func (m *Mem) put(ctx context.Context, op, key string, data []byte, replace bool
 		return m.fail(op, key, ErrExist)
 	}
 	m.version++
-	m.objects[key] = memObject{data, time.Now(), strconv.FormatUint(m.version, 10)}
+	m.objects[key] = memObject{data, m.now(), strconv.FormatUint(m.version, 10)}
 	return nil
 }
 
