@@ -161,6 +161,19 @@ func TestWriteSnapshotClaims(t *testing.T) {
 	if err != nil || got.Written || got.Key != r.Key || got.Newest != txid+1 {
 		t.Errorf("%+v, %v; there is %s", got, err, r.Key)
 	}
+	// Unless that snapshot is of no use: then there is a key for another one.
+	for _, k := range keys(t, mc.store, segment.DataPrefix) {
+		if strings.Contains(k, "-") {
+			continue // the log's
+		}
+		if err := mc.store.Delete(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err = snapshotNow(t, mc.store); err != nil || !got.Written || got.TXID != txid+1 {
+		t.Errorf("behind a snapshot without its data: %+v, %v", got, err)
+	}
+	mc.checkNewest()
 }
 
 // TestWriteSnapshotVoid: a snapshot of the newest state whose data is gone has the
