@@ -183,8 +183,12 @@ func (r *report) print(u *ui, long bool) {
 			"committed", span(moment(h.From), moment(h.To)),
 			"checksum", h.Pre+" before, "+h.Post+" after",
 			"database size", fmt.Sprintf("%s before, %s after, at least %s, of %d bytes", plural(h.PreCommit, "page", "pages"), count(h.Commit), count(h.MinCommit), r.PageSize),
-			"note", note, "WAL position", w, "extensions", strings.Join(h.Extensions, ", "),
-			"follows", h.PrevChain)
+			"note", note, "WAL position", w, "extensions", strings.Join(h.Extensions, ", "))
+		if r.Kind == "pages" || r.Kind == "snapshot" {
+			pairs = append(pairs, "log segment", fmt.Sprintf("%s, which ends with TXID %d", h.PrevChain, h.MaxTXID))
+		} else {
+			pairs = append(pairs, "follows", h.PrevChain)
+		}
 	}
 	if r.Created != nil {
 		pairs = append(pairs, "created", moment(*r.Created), "requires", strings.Join(r.Requires, ", "))

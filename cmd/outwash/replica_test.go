@@ -27,7 +27,8 @@ import (
 // TXID n was committed n seconds after replicaStart, and after it table t has
 // the numbers 2 to n (without those of claims). Variants: "custom" has an index
 // that needs its application's collation, "malformed" is no sound database after
-// TXID 13, which the replica has faithfully.
+// TXID 13, which the replica has faithfully; in "large" the page segment has a data
+// object, too.
 type replicaBuilder struct {
 	variant   string
 	store     objstore.Store
@@ -226,18 +227,25 @@ func (b *replicaBuilder) whole(kind segment.EntryKind, first uint64, want func(n
 
 func (b *replicaBuilder) snapshot(external bool) error {
 	e, body := b.whole(segment.Snapshot, 1, func(uint64) bool { return true })
-	h := b.header(segment.KindSnapshot, 1)
-	key := segment.SnapshotKey(b.txid, b.sum)
-	if !external {
+	name := segment.ID{}
+	if external {
+		name = segment.ID{0xda, 1}
+	}
+	return b.export(b.header(segment.KindSnapshot, 1), segment.SnapshotKey(b.txid, b.sum), e, body, name)
+}
+
+// export creates a snapshot or page segment, with its blocks in the data object of
+// this name if it has one.
+func (b *replicaBuilder) export(h segment.Header, key string, e *segment.Entry, body []byte, name segment.ID) error {
+	if name.IsZero() {
 		obj, _, err := segment.Encode(h, []*segment.Entry{e})
 		if err != nil {
 			return err
 		}
 		return b.create(key, obj)
 	}
-	name := segment.ID{0xda, 1}
 	var data bytes.Buffer
-	w := segment.NewDataWriter(&data, segment.DataHeader{Name: name, Kind: segment.KindSnapshot, PageSize: replicaPage, Database: replicaID, Session: b.session})
+	w := segment.NewDataWriter(&data, segment.DataHeader{Name: name, Kind: h.Kind, PageSize: replicaPage, Database: replicaID, Session: b.session})
 	for _, blk := range e.Blocks {
 		if err := w.WriteBlock(blk, body[:blk.Stored]); err != nil {
 			return err
@@ -263,7 +271,7 @@ func (b *replicaBuilder) snapshot(external bool) error {
 
 // pages makes the page segment of first to last, which is the newest TXID.
 func (b *replicaBuilder) pages(first, last uint64) error {
-	e, _ := b.whole(segment.Pages, first, func(no uint64) bool {
+	e, body := b.whole(segment.Pages, first, func(no uint64) bool {
 		for txid := first; txid <= last; txid++ {
 			if b.changedBy[txid][no] {
 				return true
@@ -273,9 +281,9 @@ func (b *replicaBuilder) pages(first, last uint64) error {
 	})
 	e.Pre, e.PreCommit = b.states[first-1].sum, b.states[first-1].size
 	e.MinCommit = b.states[first].size // tables only grow here
-	obj, _, err := segment.Encode(b.header(segment.KindPages, first), []*segment.Entry{e})
-	if err != nil {
-		return err
+	name := segment.ID{}
+	if b.variant == "large" {
+		name = segment.ID{0xda, 2}
 	}
-	return b.create(segment.PagesKey(first, last, b.sum), obj)
+	return b.export(b.header(segment.KindPages, first), segment.PagesKey(first, last, b.sum), e, body, name)
 }
