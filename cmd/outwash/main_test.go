@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,6 +28,7 @@ func TestMain(m *testing.M) {
 //	sql FILE STATEMENT       run SQL with the plain driver, print the rows
 //	set FILE OFFSET BYTE…    change bytes (hex); a negative offset counts from the end
 //	cut FILE SIZE            truncate a file
+//	age DIR DURATION         make the files in a directory older
 //	exits CODE ARG…          run outwash; it must exit with CODE
 //	exec app …               see appMain
 //	await FILE               wait until it exists
@@ -70,6 +72,7 @@ func runScripts(t *testing.T, dir string, env ...string) {
 			"await":    cmdAwait,
 			"collated": cmdCollated,
 			"host":     cmdHost,
+			"age":      cmdAge,
 		},
 	})
 }
@@ -120,6 +123,24 @@ func cmdCut(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.ParseInt(args[1], 0, 64)
 	ts.Check(err)
 	ts.Check(os.Truncate(ts.MkAbs(args[0]), n))
+}
+
+// cmdAge makes all files in a directory older.
+func cmdAge(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "age DIR DURATION")
+	d, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		then := info.ModTime().Add(-d)
+		return os.Chtimes(path, then, then)
+	}))
 }
 
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {

@@ -29,6 +29,9 @@ func (w *s3World) everything() {
 		w.cli(codeOK, "snapshot", w.url(path))
 	}
 	w.reading()
+	for path := range w.has {
+		w.cli(codeOK, "prune", "-yes", w.url(path))
+	}
 	w.cli(codeOK, "doctor", w.url("small"))
 	w.cli(codeOK, "doctor", w.url("nothing yet"))
 }
@@ -115,6 +118,7 @@ func (w *s3World) reading() {
 	for path, has := range w.has {
 		w.cli(codeOK, "ls", w.url(path))
 		w.cli(codeOK, "ls", "-l", "-json", w.url(path))
+		w.cli(codeOK, "prune", "-l", w.url(path))
 		states := [][]string{nil}
 		if path == "small" {
 			states = [][]string{{"-timestamp", moment(time.Now())}, {"-txid", fmt.Sprint(has.txid)}}
