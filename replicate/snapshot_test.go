@@ -278,6 +278,15 @@ func TestWriteSnapshotFails(t *testing.T) {
 	if _, err := snapshotNow(t, full); !errors.Is(err, ErrDenied) {
 		t.Errorf("upload: %v", err)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	temp := t.TempDir()
+	stopped := &snapStore{Store: mc.store, upload: func(string) error { cancel(); return ctx.Err() }}
+	if _, err := WriteSnapshot(ctx, SnapshotOptions{Store: stopped, TempDir: temp}); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	if files, _ := os.ReadDir(temp); len(files) > 0 {
+		t.Errorf("left behind: %v", files)
+	}
 	if n := len(keys(t, mc.store, segment.SnapshotPrefix)); n > 0 {
 		t.Errorf("%d snapshots", n)
 	}
