@@ -94,6 +94,7 @@ func (e *Engine) claimDone(ctx context.Context, o *segment.Object) error {
 		return err
 	}
 	e.end.advance(o)
+	e.history.acknowledged(nil, e.end, e.proof.since)
 	e.claimed = true
 	e.noteEnd(1, o.Size)
 	e.sweep(ctx)
@@ -151,6 +152,7 @@ func (e *Engine) landed(o *segment.Object) error {
 	}
 	if o.Header.Claim {
 		e.end.advance(o)
+		e.history.acknowledged(nil, e.end, e.proof.since)
 		e.noteEnd(0, 0)
 		return nil
 	}

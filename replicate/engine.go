@@ -62,15 +62,15 @@ type EngineOptions struct {
 	// one. It is not asked twice about the same state. nil: refused.
 	Adopt func(ctx context.Context, refusal error, tail Tail) error
 
-	// Sizes that tests make smaller; 0: inlineSize, smallDatabase.
-	inline, small int64
+	// Sizes that tests make smaller; 0: inlineSize, smallDatabase, replayCost.
+	inline, small, replay int64
 	// For tests; nil, "": those of package local.
 	identity func(path string) string
 	boot     string
 }
 
-// An Engine replicates one database to one store, in one goroutine. Its methods
-// are safe for concurrent use.
+// An Engine replicates one database to one store: the log in one goroutine, history
+// (page segments, snapshots) in another. Its methods are safe for concurrent use.
 type Engine struct {
 	opts    EngineOptions
 	log     *slog.Logger
@@ -78,6 +78,7 @@ type Engine struct {
 	session ID
 	owner   Owner
 	guard   *guard // opts.Store
+	history *exporter
 	// retainer is of the goroutine that calls retain alone.
 	retainer retainer
 
@@ -159,6 +160,7 @@ func Open(ctx context.Context, opts EngineOptions) *Engine {
 	e.owner = thisProcess(e.clock.Now())
 	e.log = e.log.With("database", opts.Database)
 	e.status = Status{Database: opts.Database, Replica: opts.Store.String(), Session: e.session.String(), Owner: e.owner, State: StateOpening}
+	e.history = newExporter(e)
 	ctx, e.stop = context.WithCancelCause(ctx)
 	e.group.Go(func() error { return e.run(ctx) })
 	return e

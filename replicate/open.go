@@ -183,6 +183,7 @@ func (e *Engine) bind(act action, s situation) error {
 	e.noteEnd(0, 0)
 	e.exportPageSize, e.exportSize = s.evidence.PageSize, s.evidence.Size
 	e.proof.begin(s.evidence.Identity, act, s.empty())
+	e.history.begin(e.end)
 	short := s.evidence.Proof == "wal" || s.evidence.Proof == "spool"
 	e.verify = act == actContinue && short && s.end.Commit > 0 && (s.boot == "" || s.lineage.Noted.Boot != s.boot)
 	e.early = act == actRepair || act == actContinue && short && !e.verify && s.repairable()

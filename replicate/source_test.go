@@ -36,6 +36,10 @@ type source struct {
 	checkBegin                    func(Start, Tail) // with the model locked
 	// lockedEvidence, lockedBegin > 0: so many find it locked.
 	lockedEvidence, lockedBegin int
+
+	begunTimes int
+	copyErr    func() error   // of Copy
+	onCopy     func(pass int) // between the passes of Copy
 }
 
 func (m *model) source() *source {
@@ -161,6 +165,7 @@ func (s *source) Begin(_ context.Context, start Start, tail Tail) error {
 		s.from = n
 	}
 	s.taken, s.acked, s.begun = s.from, s.from, true
+	s.begunTimes++
 	if s.losses > 0 {
 		s.losses--
 		s.lost = true
@@ -234,6 +239,7 @@ func (s *source) Export(_ context.Context, tail Tail, write func(segment.Block, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.from, s.taken, s.acked, s.begun = n, n, n, true
+	s.begunTimes++
 	return &segment.Entry{Kind: segment.Adopt, NeedsBase: true, Count: 1, PageSize: st.pageSize, Commit: st.commit(), MinCommit: st.commit(),
 		Post: st.sum, FirstMono: 5, LastMono: 5, FirstRaw: 5, LastRaw: 5}, nil
 }
@@ -349,6 +355,114 @@ func (s *source) lose() {
 	s.signal()
 }
 
-func (s *source) Copy(context.Context, CopyRequest) (Copied, error) {
-	return Copied{}, errors.ErrUnsupported
+// Copy copies in several passes. onCopy, called between them, may change the database.
+func (s *source) Copy(ctx context.Context, req CopyRequest) (c Copied, err error) {
+	begin := func() (st *state, emitted uint64, ok bool) {
+		s.m.mu.Lock()
+		defer s.m.mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.m.cur, s.count(), s.begun && !s.lost
+	}
+	if s.copyErr != nil {
+		if err := s.copyErr(); err != nil {
+			return c, err
+		}
+	}
+	st, emitted, ok := begin()
+	began := s.begins()
+	if !ok {
+		return c, fmt.Errorf("model: %w", local.ErrCopyLost)
+	}
+	wanted, err := req.Pages(ctx, emitted)
+	if err != nil {
+		return c, err
+	}
+	if wanted != nil {
+		wanted = wanted.Clone()
+	}
+	enc := segment.NewBlockEncoder()
+	put := func(st *state, want func(no uint64) bool) error {
+		var b segment.Block
+		var plain []byte
+		flush := func() error {
+			if len(b.Pages) == 0 {
+				return nil
+			}
+			var stored []byte
+			stored, b.Codec, b.Base = enc.Encode(nil, plain, nil)
+			b.Stored = uint32(len(stored))
+			err := req.Write(b, stored)
+			clear(stored) // it is not to be kept
+			b, plain = segment.Block{}, nil
+			return err
+		}
+		for i, p := range st.pages {
+			no := uint64(i) + 1
+			if !want(no) {
+				continue
+			}
+			b.Pages = append(b.Pages, segment.Page{No: no, Hash: segment.PageHash(no, p)})
+			plain = append(plain, p...)
+			if len(b.Pages) == 5 {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+		return flush()
+	}
+	differs := func(a, b *state) func(no uint64) bool {
+		return func(no uint64) bool {
+			return no > a.commit() || string(a.pages[no-1]) != string(b.pages[no-1])
+		}
+	}
+	// What changed between emitted and the first image is among what is noted.
+	copied := st
+	if err := put(st, func(no uint64) bool { return wanted == nil || wanted.Has(no) }); err != nil {
+		return c, err
+	}
+	for pass := range 3 {
+		if s.onCopy != nil {
+			s.onCopy(pass)
+		}
+		if pass == 1 { // a state that isn't the last one
+			s.m.mu.Lock()
+			s.mu.Lock()
+			req.Final(s.count())
+			s.mu.Unlock()
+			s.m.mu.Unlock()
+		}
+		now, _, _ := begin()
+		if now.pageSize != copied.pageSize {
+			return c, fmt.Errorf("model: %w", local.ErrCopyLost)
+		}
+		if pass < 2 {
+			if err := put(now, differs(copied, now)); err != nil {
+				return c, err
+			}
+			copied = now
+		}
+	}
+	s.m.mu.Lock()
+	s.mu.Lock()
+	last := s.m.cur
+	c = Copied{Emitted: s.count(), Checksum: last.sum, Commit: last.commit(), PageSize: last.pageSize}
+	if n := len(s.m.entries); n > 0 {
+		c.LastMono, c.LastRaw, c.WAL = s.m.entries[n-1].LastMono, s.m.entries[n-1].LastRaw, s.m.entries[n-1].WAL
+	}
+	req.Final(c.Emitted)
+	ok = !s.lost && s.begunTimes == began && last.pageSize == st.pageSize
+	s.mu.Unlock()
+	s.m.mu.Unlock()
+	if !ok {
+		return c, fmt.Errorf("model: %w", local.ErrCopyLost)
+	}
+	return c, put(last, differs(copied, last))
+}
+
+func (s *source) begins() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begunTimes
 }

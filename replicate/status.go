@@ -95,6 +95,9 @@ type Status struct {
 	Uploaded   int64     `json:"uploaded"` // bytes of all objects acknowledged
 	Retries    uint64    `json:"retries"`  // failed attempts
 
+	// History says how the replica is condensed.
+	History HistoryStatus `json:"history"`
+
 	// FencedBy says who extended the replica, if State is StateFenced.
 	FencedBy *Fencer `json:"fenced_by,omitempty"`
 
@@ -108,6 +111,26 @@ type Status struct {
 	// Error is what is wrong now, "" if nothing is; Remedy what to do about it.
 	Error  string `json:"error,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
+}
+
+// HistoryStatus says how far the replica is condensed, as far as this process knows:
+// it asks what there is when it has run for a minute.
+type HistoryStatus struct {
+	// Snapshot and Pages are the newest snapshot, and the newest page segment behind
+	// it; nil: none, or not known.
+	Snapshot *ExportStatus `json:"snapshot,omitempty"`
+	Pages    *ExportStatus `json:"pages,omitempty"`
+	// Next is when the next one of both will be written if commits go on; zero: not
+	// known, or never. Much that changes makes it earlier.
+	Next time.Time `json:"next,omitzero"`
+	// Error is why the last attempt failed, "" if it didn't. Replication goes on.
+	Error string `json:"error,omitempty"`
+}
+
+// ExportStatus is a snapshot or page segment.
+type ExportStatus struct {
+	TXID uint64    `json:"txid"`
+	Time time.Time `json:"time"`
 }
 
 // Status tells how the engine is doing.

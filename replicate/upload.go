@@ -23,6 +23,7 @@ const (
 func (e *Engine) replicate(ctx context.Context, drain bool) error {
 	var last time.Time // when the last upload began
 	hot := true        // entries may be waiting
+	var ended <-chan struct{}
 	for {
 		if !hot {
 			select {
@@ -30,6 +31,7 @@ func (e *Engine) replicate(ctx context.Context, drain bool) error {
 				return context.Cause(ctx)
 			case <-e.opts.Source.Ready():
 			case <-e.kick:
+			case <-ended:
 			}
 			hot = true
 		}
@@ -47,13 +49,18 @@ func (e *Engine) replicate(ctx context.Context, drain bool) error {
 		if len(e.pending) == 0 {
 			hot = false
 			if e.releaseIdle() && (drain || closing) {
-				return nil
+				if ended = e.history.lets(); drain || ended == nil {
+					return nil
+				}
 			}
 			continue
 		}
 		last = e.clock.Now()
 		if err := e.uploadNext(ctx); err != nil {
 			return err
+		}
+		if !drain { // there is no database then
+			e.upkeep(ctx)
 		}
 	}
 }
@@ -62,7 +69,7 @@ func (e *Engine) replicate(ctx context.Context, drain bool) error {
 func (e *Engine) pace(ctx context.Context, last time.Time, drain bool) error {
 	for {
 		rest := e.opts.MaxLag - e.clock.Now().Sub(last)
-		if rest <= 0 || drain || last.IsZero() || e.isClosing() || e.syncWanted() || len(e.pending) > 0 {
+		if rest <= 0 || drain || last.IsZero() || e.isClosing() || e.syncWanted() || e.history.hurry() || len(e.pending) > 0 {
 			return nil
 		}
 		select {
@@ -159,13 +166,14 @@ func (e *Engine) freeze(ctx context.Context) (*frozen, error) {
 		h.PageSize = e.end.PageSize
 	}
 	var size int64
-	n, floor := 0, e.end.LastTime
+	n, floor, at := 0, e.end.LastTime, e.proof.since
 	for n < len(e.pending) && n < segmentEntries {
 		en := e.pending[n]
-		if n > 0 && (en.Whole || en.PageSize != first.PageSize || size+en.BodySize() > e.opts.inline) {
+		if n > 0 && (en.Whole || en.PageSize != first.PageSize || size+en.BodySize() > e.opts.inline || e.history.endsAt(at)) {
 			break
 		}
 		size += en.BodySize()
+		at += max(en.Count, 1)
 		en.LiftTimes(floor)
 		floor = en.LastMono
 		n++
@@ -276,7 +284,8 @@ func (e *Engine) acknowledge(o *segment.Object, n int, data int64) error {
 	txids := entriesTXIDs(e.pending[:n])
 	e.proof.since += txids
 	e.proof.reached = true // what the source emits is in the database
-	clear(e.pending[:n])   // their bodies can go
+	e.history.acknowledged(e.pending[:n], e.end, e.proof.since)
+	clear(e.pending[:n]) // their bodies can go
 	e.pending = e.pending[n:]
 	if len(e.pending) == 0 {
 		e.pending = nil
