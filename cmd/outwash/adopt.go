@@ -32,9 +32,9 @@ entry of the replica all the same. It says before what the replica has, what the
 database is, why it is refused and what is overridden, and asks. Without a
 terminal it needs -yes, and else changes nothing.
 
-Nothing is deleted: what the replica had stays restorable by its TXIDs. SQLite
-checks the database before; a corrupt one is refused. A database that continues
-the replica needs nothing of this, and nothing is done.
+Nothing is overwritten: what the replica had stays restorable by its TXIDs, as long
+as its log is kept. SQLite checks the database before; a corrupt one is refused. A
+database that continues the replica needs nothing of this, and nothing is done.
 
 Without a URL the replica is the one that the configuration file names for DB.
 
