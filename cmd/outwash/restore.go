@@ -20,11 +20,6 @@ names no other place. Nothing is overwritten unless -force is given. Every
 byte read is verified: each object, the chain from object to object, each page,
 the checksum after each transaction. The output is complete or absent.
 
-Of the past every transaction can be restored for as long as the log is kept (a
-day, by default), then the ends of page segments and snapshots: "outwash ls" shows
-them. A time gives the last of these at or before it, and it is said if there
-were commits between. A time to come gives the newest state.
-
 -integrity-check asks SQLite as well. A database with functions or collations
 of its application can't be checked that way, which is noted and no failure.
 
@@ -32,7 +27,7 @@ Examples:
   outwash restore -o app.db s3://my-bucket/app
   outwash restore -o yesterday.db -timestamp 2026-01-31T18:30:00Z s3://my-bucket/app
   outwash restore -o then.db -txid 4711 s3://my-bucket/app
-  outwash restore -dry-run -timestamp 2026-01-31T18:30:00.25+01:00 s3://my-bucket/app
+  outwash restore -dry-run s3://my-bucket/app
   outwash restore -config /etc/outwash.yml /var/lib/app.db
   outwash restore -o app.db 's3://my-bucket/app?endpoint=https://s3.example.com&region=eu-1'
 `,
