@@ -304,7 +304,7 @@ func readRun(ctx context.Context, store Store, key string, run []*segment.Block,
 			b := run[0]
 			stored = grow(stored, int(b.Stored))
 			if _, err := io.ReadFull(r, stored); err != nil {
-				return fmt.Errorf("replicate: read %s: %w", key, err)
+				return dataError(key, fmt.Errorf("replicate: read %s: %w", key, err))
 			}
 			if err := b.Verify(stored); err != nil {
 				return fmt.Errorf("replicate: %s: %w", key, err)

@@ -36,6 +36,9 @@ var (
 	// ErrNotRestorable: the position asked for can't be restored; the error names
 	// those next to it that can.
 	ErrNotRestorable = errors.New("not restorable")
+	// ErrEmpty: there is a replica, but nothing was replicated to it yet. It is
+	// ErrNotRestorable, too.
+	ErrEmpty = errors.New("nothing was replicated yet")
 	// ErrOutputExists: Restore doesn't replace files unless it is told to.
 	ErrOutputExists = errors.New("output exists")
 

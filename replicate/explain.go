@@ -27,7 +27,7 @@ func (r *restorer) checkReached(ctx context.Context) error {
 	case tail.Commit == 0 && !r.target.latest():
 		return fmt.Errorf("replicate: %s: %s: %w: the database was empty%s", r.store, what, ErrNotRestorable, r.earliest(ctx))
 	case tail.Commit == 0:
-		return fmt.Errorf("replicate: %s: %w: nothing was replicated yet", r.store, ErrNotRestorable)
+		return fmt.Errorf("replicate: %s: %w: %w", r.store, ErrNotRestorable, ErrEmpty)
 	}
 	if err := r.checkClock(ctx); err != nil {
 		return err

@@ -32,8 +32,8 @@ func fetchRange(ctx context.Context, store Store, key string, offset, length int
 	return b.Bytes(), nil
 }
 
-// readingStore is a store for reading: it counts, and repeats what failed in
-// passing, bodies that broke off included if the caller reads through retry.
+// readingStore is a store for reading: it counts, and bodies that break off go on
+// where they broke. What fails otherwise is repeated by retry.
 type readingStore struct {
 	Store
 	requests, objects atomic.Int64
@@ -50,7 +50,16 @@ func (s *readingStore) Get(ctx context.Context, key string, r Range) (io.ReadClo
 	if r.Offset == 0 {
 		s.objects.Add(1)
 	}
-	return countingBody{body, s}, info, nil
+	offset, length := r.Bounds(info.Size)
+	again := func(n int64) (io.ReadCloser, error) {
+		if info.ETag == "" || n >= length || ctx.Err() != nil {
+			return nil, nil
+		}
+		s.requests.Add(1)
+		body, _, err := s.Store.Get(ctx, key, Range{Offset: offset + n, Length: length - n, IfMatch: info.ETag})
+		return body, err
+	}
+	return &resumingBody{ReadCloser: body, s: s, again: again}, info, nil
 }
 
 func (s *readingStore) List(ctx context.Context, prefix, after string) iter.Seq2[ObjectInfo, error] {
@@ -68,14 +77,33 @@ func (s *readingStore) List(ctx context.Context, prefix, after string) iter.Seq2
 	}
 }
 
-type countingBody struct {
+// resumingBody is a body that survives connections that are dropped, as long as some
+// of it comes through between two of them.
+type resumingBody struct {
 	io.ReadCloser
 	s *readingStore
+	// again reads on behind n bytes; nil, nil if that can't be.
+	again func(n int64) (io.ReadCloser, error)
+	n     int64
+	tried bool // nothing came since the last time
 }
 
-func (b countingBody) Read(p []byte) (int, error) {
+func (b *resumingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
 	b.s.fetched.Add(int64(n))
+	if n > 0 {
+		b.tried = false
+	}
+	if err != nil && err != io.EOF && !b.tried && !objstore.Permanent(err) {
+		b.tried = true
+		if body, e := b.again(b.n); e != nil {
+			err = errors.Join(err, e)
+		} else if body != nil {
+			b.ReadCloser.Close()
+			b.ReadCloser, err = body, nil
+		}
+	}
 	if b.s.progress != nil {
 		b.s.progress()
 	}

@@ -1,8 +1,10 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,7 +22,13 @@ type History struct {
 	PageSize  uint32         `json:"page_size"`
 	Pages     uint64         `json:"pages"`
 	Snapshots []SnapshotInfo `json:"snapshots"`
-	Ranges    []TXIDRange    `json:"ranges"` // restorable, ascending
+	// PageSegments are all there are, ascending; of older ones than the newest 200
+	// only what their keys tell, until ReadPageSegments.
+	PageSegments []PagesInfo `json:"page_segments"`
+	// Ranges are what can be restored, ascending: single TXIDs, where only a
+	// snapshot or page segment ends, and at last the range in which the log has every
+	// one (but those that were merged).
+	Ranges []TXIDRange `json:"ranges"`
 	// Writer is the newest session: who writes now, unless it has ended; sessions
 	// leave nothing when they end.
 	Writer *SessionInfo `json:"writer,omitempty"`
@@ -34,7 +42,10 @@ type History struct {
 	// Segments are the log segments; without details only key, size and MinTXID.
 	Segments []SegmentInfo `json:"segments"`
 
-	store Store
+	store   Store
+	exports []exportInfo // by their ends
+	unread  int          // of exports
+	data    map[string]bool
 }
 
 // SnapshotInfo describes a snapshot.
@@ -45,6 +56,20 @@ type SnapshotInfo struct {
 	Time     time.Time `json:"time"` // of the last commit in it
 	Pages    uint64    `json:"pages"`
 	Bytes    int64     `json:"bytes"` // with its data object
+	// Void: its data object is missing, so that it counts for nothing.
+	Void bool `json:"void,omitempty"`
+}
+
+// PagesInfo describes a page segment.
+type PagesInfo struct {
+	Key      string    `json:"key"`
+	MinTXID  uint64    `json:"min_txid"`
+	TXID     uint64    `json:"txid"` // its last one, where it can be restored
+	Checksum string    `json:"checksum"`
+	Time     time.Time `json:"time,omitzero"`   // of the last commit in it
+	Pages    uint64    `json:"pages,omitempty"` // of the database
+	Bytes    int64     `json:"bytes"`           // with its data object
+	Void     bool      `json:"void,omitempty"`
 }
 
 // TXIDRange is a range of transactions that can be restored.
@@ -79,8 +104,8 @@ type SegmentInfo struct {
 }
 
 // ReadHistory lists a replica (a request for each 1000 objects) and reads what
-// names its owners and times: the root, its snapshots, the newest 20 claims, the
-// log's end and its first segment with content, not every segment. So it takes
+// names its owners and times: the root, its snapshots, the newest 200 page segments
+// and 20 claims, the log's end and its first segment with content, not every segment. So it takes
 // the log between a base and the end to be complete; Restore proves it.
 func ReadHistory(ctx context.Context, store Store) (*History, error) {
 	info, err := readRoot(ctx, store)
@@ -92,23 +117,26 @@ func ReadHistory(ctx context.Context, store Store) (*History, error) {
 	}
 	h := &History{Database: info.Database.String(), Replica: store.String(), Created: info.Created, store: store}
 	l := &line{store, info.Database}
-	var snaps []snapshotKey
+	h.data = map[string]bool{}
 	for o, err := range store.List(ctx, "", "") {
 		if err != nil {
 			return nil, fmt.Errorf("replicate: list %s: %w", store, err)
 		}
 		if txid, ok := segment.ParseLogKey(o.Key); ok {
 			h.Segments = append(h.Segments, SegmentInfo{Key: o.Key, Bytes: o.Size, Claim: o.Size == segment.ClaimSize, MinTXID: txid})
-		} else if txid, sum, ok := segment.ParseSnapshotKey(o.Key); ok {
-			snaps = append(snaps, snapshotKey{txid, sum, o.Size})
-		} else if !ownKey(o.Key) {
+		} else if k, ok := parseExport(o); ok {
+			h.exports = append(h.exports, exportInfo{exportKey: k, bytes: o.Size})
+		} else if _, _, ok := segment.ParseDataKey(o.Key); ok {
+			h.data[o.Key] = true
+		} else if o.Key != segment.InfoKey {
 			h.Foreign = append(h.Foreign, o.Key)
 			continue
 		}
 		h.Objects++
 		h.Bytes += o.Size
 	}
-	if err := h.readSnapshots(ctx, l, snaps); err != nil {
+	slices.SortStableFunc(h.exports, func(a, b exportInfo) int { return cmp.Compare(a.max, b.max) })
+	if err := h.readExports(ctx, historyPages); err != nil {
 		return nil, err
 	}
 	if err := h.readClaims(ctx, historySessions); err != nil {
@@ -123,15 +151,7 @@ func ReadHistory(ctx context.Context, store Store) (*History, error) {
 		return nil, err
 	}
 	h.TXID, h.Time, h.PageSize, h.Pages = end.TXID, timeOf(end.LastTime), end.PageSize, end.Commit
-	return h, h.findRanges(ctx, l)
-}
-
-func ownKey(key string) bool {
-	if _, _, _, ok := segment.ParsePagesKey(key); ok {
-		return true
-	}
-	_, _, ok := segment.ParseDataKey(key)
-	return ok || key == segment.InfoKey
+	return h, h.findRanges(ctx)
 }
 
 const (
@@ -140,30 +160,9 @@ const (
 	// historySessions is how many claims are read: they are never deleted, so
 	// there are many in time.
 	historySessions = 20
+	// historyPages is how many page segments are: by default there are 168.
+	historyPages = 200
 )
-
-func (h *History) readSnapshots(ctx context.Context, l *line, snaps []snapshotKey) error {
-	h.Snapshots = make([]SnapshotInfo, len(snaps))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(historyRequests)
-	for i, k := range snaps {
-		g.Go(func() error {
-			o, err := l.snapshot(ctx, k)
-			if err != nil {
-				return err
-			}
-			h.Snapshots[i] = SnapshotInfo{
-				Key: segment.SnapshotKey(k.txid, k.sum), TXID: k.txid, Checksum: fmt.Sprintf("%016x", k.sum),
-				Time: timeOf(o.Header.LastMono), Pages: o.Header.Commit, Bytes: o.Size,
-			}
-			if o.Header.External {
-				h.Snapshots[i].Bytes += o.Root.Size
-			}
-			return nil
-		})
-	}
-	return g.Wait()
-}
 
 // ReadSessions reads the sessions that ReadHistory left out, a small request each.
 func (h *History) ReadSessions(ctx context.Context) error {
@@ -201,46 +200,6 @@ func (h *History) readClaims(ctx context.Context, most int) error {
 	}
 	if n := len(h.Sessions); n > 0 {
 		h.Writer = &h.Sessions[n-1]
-	}
-	return nil
-}
-
-// findRanges says from where the line can be restored: from its first commit if
-// the log begins with the line and goes on, else from the oldest snapshot.
-func (h *History) findRanges(ctx context.Context, l *line) error {
-	if h.Pages == 0 {
-		return nil
-	}
-	from := TXIDRange{To: h.TXID, ToTime: h.Time}
-	for i := range h.Segments { // the first that isn't a claim
-		if h.Segments[i].Claim {
-			continue
-		}
-		if h.Segments[i].MinTXID != uint64(i)+1 {
-			break // the log before it is gone
-		}
-		o, err := l.log(ctx, uint64(i)+1)
-		if err != nil {
-			return err
-		}
-		for _, e := range o.Entries {
-			if e.Commit > 0 {
-				if !e.NeedsBase {
-					from.From, from.FromTime = e.MaxTXID, timeOf(e.LastMono)
-				}
-				break
-			}
-		}
-		if o.Header.External {
-			from.From, from.FromTime = o.Header.MaxTXID, timeOf(o.Header.LastMono)
-		}
-		break
-	}
-	if len(h.Snapshots) > 0 && (from.From == 0 || h.Snapshots[0].TXID < from.From) {
-		from.From, from.FromTime = h.Snapshots[0].TXID, h.Snapshots[0].Time
-	}
-	if from.From != 0 {
-		h.Ranges = []TXIDRange{from}
 	}
 	return nil
 }

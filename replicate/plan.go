@@ -164,7 +164,8 @@ func (l *line) planned(ctx context.Context, key string, kind segment.Kind) (*seg
 }
 
 // makePlan lists the replica and finds out what a restore to t reads. Exports in
-// aside don't count. What it has listed is in the plan also where there is an error.
+// aside don't count, nor does the log, if its prefix is there, as long as there is
+// something behind t. What it has listed is in the plan also where there is an error.
 func (l *line) makePlan(ctx context.Context, t target, aside map[string]bool) (plan, error) {
 	exports, err := retryValue(ctx, func() ([]exportKey, error) { return listExports(ctx, l.store) })
 	if err != nil {
@@ -184,7 +185,11 @@ func (l *line) makePlan(ctx context.Context, t target, aside map[string]bool) (p
 	}
 	base := chooseBase(exports[:beyond], segment.MaxTXID)
 	p := plan{base: base}
-	if err == nil && (t.txid == 0 || t.txid != p.at()) { // the end of an export needs no log
+	switch {
+	case err != nil:
+	case aside[segment.LogPrefix] && beyond < len(exports):
+		p.gone = true
+	case t.txid == 0 || t.txid != p.at(): // the end of an export needs no log
 		until := uint64(segment.MaxTXID)
 		switch {
 		case t.txid != 0:
@@ -218,6 +223,9 @@ func (l *line) planLog(ctx context.Context, base []exportKey, t target, until ui
 				return err == nil && h.FirstMono > t.time, err
 			})
 			limit += first
+			if err == nil && stray(logs, limit, later) {
+				return plan{base: base, gone: true}, nil
+			}
 		}
 		if err != nil {
 			return plan{base: base}, err
@@ -257,6 +265,14 @@ func (l *line) joint(ctx context.Context, at, until uint64, logs []logKey) (firs
 		return 0, fmt.Errorf("replicate: %s is missing: %w", segment.LogKey(next), errGap)
 	}
 	return first, nil
+}
+
+// stray reports whether what follows the target in a listing may be a claim in a hole
+// of the log, whose time is that of a writer which slept: it doesn't show that nothing
+// was committed before. later: the line goes on behind the listing.
+func stray(logs []logKey, i int, later bool) bool {
+	return i < len(logs) && logs[i].size == segment.ClaimSize &&
+		(i+1 == len(logs) && later || i+1 < len(logs) && logs[i+1].txid != logs[i].txid+1)
 }
 
 // search is sort.Search with errors.

@@ -62,7 +62,7 @@ func (r *restorer) attempts(ctx context.Context, carryOut func() error) error {
 func (r *restorer) retires(err error) bool {
 	lost := (*lostError)(nil)
 	if !errors.As(err, &lost) {
-		return false
+		return errors.Is(err, errGap) && r.gap()
 	}
 	r.log.Warn("an object of the plan is gone: planning anew", "key", lost.key)
 	r.aside.lost[lost.key]++
@@ -82,6 +82,20 @@ func (r *restorer) retires(err error) bool {
 		}
 	}
 	return true
+}
+
+// gap reports whether a gap in the log can be planned around: what was listed first
+// can be older than what was listed last. For a time, the log can be left out.
+func (r *restorer) gap() bool {
+	r.aside.lost[segment.LogPrefix]++
+	switch n := r.aside.lost[segment.LogPrefix]; {
+	case n < lostAttempts:
+		return true
+	case n == lostAttempts && r.target.time != 0 && r.plan.beyond < len(r.plan.exports):
+		r.aside.keys[segment.LogPrefix] = true
+		return true
+	}
+	return false
 }
 
 // exportOf returns the export of the plan that an object is of, or whose data it has.

@@ -17,12 +17,13 @@ var lsVerb = &verb{
 	brief: "list what can be restored from a replica",
 	help: `DB is the path of a database that a configuration file lists.
 
-Lists the ranges of transactions (TXIDs) that can be restored, the snapshots,
-and the newest 20 sessions: who wrote the replica, and since when. The writer is
-the newest of them: a session says when it begins, not when it ends. It takes a
-request for each 1000 objects, a small one for each snapshot and session listed,
-and six more. With -l all sessions and one line for each log segment, which takes
-a small request for each.
+Lists the transactions (TXIDs) that can be restored: the range in which each can,
+and before that the ends of page segments and snapshots; then the snapshots, and
+the newest 20 sessions: who wrote the replica, and since when. The writer is the
+newest of them: a session says when it begins, not when it ends. It takes a
+request for each 1000 objects, a small one for each snapshot, session and page
+segment (of the newest 200; two if it is large), and six more. With -l all of
+these and one line for each log segment, which takes a small request for each.
 
 Examples:
   outwash ls s3://my-bucket/app
@@ -61,6 +62,9 @@ func (f *lsFlags) run(ctx context.Context, u *ui, args []string) error {
 	var broken []error
 	if f.long {
 		if err := h.ReadSessions(ctx); err != nil {
+			return err
+		}
+		if err := h.ReadPageSegments(ctx); err != nil {
 			return err
 		}
 		if broken, err = readDetails(ctx, u, h, f.json); err != nil {
@@ -144,21 +148,17 @@ func printHistory(u *ui, h *replicate.History, long bool) {
 	if len(h.Ranges) == 0 {
 		u.printf("\nNothing can be restored yet.\n")
 	} else {
-		u.printf("\nCan be restored:\n")
-		var rows [][]string
-		for _, r := range h.Ranges {
-			rows = append(rows, []string{fmt.Sprint(r.From), fmt.Sprint(r.To), moment(r.FromTime), moment(r.ToTime)})
-		}
-		u.table("  ", []string{">from TXID", ">to TXID", "from", "to"}, rows)
+		printRanges(u, h, long)
 	}
 	if len(h.Snapshots) > 0 {
 		u.printf("\nSnapshots:\n")
 		var rows [][]string
 		for _, s := range h.Snapshots {
-			rows = append(rows, []string{fmt.Sprint(s.TXID), moment(s.Time), size(s.Bytes), count(s.Pages), s.Key})
+			rows = append(rows, []string{fmt.Sprint(s.TXID), moment(s.Time), size(s.Bytes), count(s.Pages), s.Key, void(s.Void)})
 		}
-		u.table("  ", []string{">TXID", "committed", ">stored", ">pages", "object"}, rows)
+		u.table("  ", []string{">TXID", "committed", ">stored", ">pages", "object", ""}, rows)
 	}
+	printPageSegments(u, h, long)
 	if len(h.Sessions) > 0 {
 		u.printf("\nSessions:\n")
 		var rows [][]string
@@ -179,6 +179,60 @@ func printHistory(u *ui, h *replicate.History, long bool) {
 			u.printf("  %s\n", line)
 		}
 	}
+}
+
+// printRanges lists the TXIDs that can be restored: ranges, and single ones before.
+func printRanges(u *ui, h *replicate.History, long bool) {
+	const most = 20
+	var ranges, points [][]string
+	for i, r := range h.Ranges {
+		if r.From == r.To && i+1 < len(h.Ranges) {
+			points = append(points, []string{fmt.Sprint(r.From), moment(r.FromTime)})
+		} else {
+			ranges = append(ranges, []string{fmt.Sprint(r.From), fmt.Sprint(r.To), moment(r.FromTime), moment(r.ToTime)})
+		}
+	}
+	u.printf("\nCan be restored:\n")
+	u.table("  ", []string{">from TXID", ">to TXID", "from", "to"}, ranges)
+	if len(points) == 0 {
+		return
+	}
+	u.printf("\nBefore that only, because the log of that time is gone:\n")
+	hidden := 0
+	if n := len(points) - most; n > 0 && !long {
+		points, hidden = points[n:], n
+	}
+	u.table("  ", []string{">TXID", "committed"}, points)
+	if hidden > 0 {
+		u.printf("  and %s before them: see -l\n", count(hidden))
+	}
+}
+
+func printPageSegments(u *ui, h *replicate.History, long bool) {
+	if len(h.PageSegments) == 0 {
+		return
+	}
+	if !long {
+		total := int64(0)
+		for _, s := range h.PageSegments {
+			total += s.Bytes
+		}
+		u.printf("\nPage segments: %s, %s (see -l)\n", count(len(h.PageSegments)), size(total))
+		return
+	}
+	u.printf("\nPage segments:\n")
+	var rows [][]string
+	for _, s := range h.PageSegments {
+		rows = append(rows, []string{fmt.Sprint(s.MinTXID), fmt.Sprint(s.TXID), moment(s.Time), size(s.Bytes), s.Key, void(s.Void)})
+	}
+	u.table("  ", []string{">from TXID", ">to TXID", "committed", ">stored", "object", ""}, rows)
+}
+
+func void(is bool) string {
+	if is {
+		return "its data object is missing"
+	}
+	return ""
 }
 
 // foreign lists keys, or the folders that they are in if there are many: those of

@@ -20,6 +20,14 @@ names no other place. Nothing is overwritten unless -force is given. Every
 byte read is verified: each object, the chain from object to object, each page,
 the checksum after each transaction. The output is complete or absent.
 
+Every transaction can be restored as long as the log is kept (24 hours, unless the
+writer was told otherwise), older states where a page segment or a snapshot ends:
+"outwash ls" shows them. A -timestamp older than the log gives the newest of those
+that isn't later, and a note says between which transactions the others are gone.
+
+-if-db-not-exists and -if-replica-exists make it a line of a start script: it does
+nothing, and succeeds, if the database is there, or if there is no replica yet.
+
 -integrity-check asks SQLite as well. A database with functions or collations
 of its application can't be checked that way, which is noted and no failure.
 
@@ -28,6 +36,7 @@ Examples:
   outwash restore -o yesterday.db -timestamp 2026-01-31T18:30:00Z s3://my-bucket/app
   outwash restore -o then.db -txid 4711 s3://my-bucket/app
   outwash restore -dry-run s3://my-bucket/app
+  outwash restore -if-db-not-exists -if-replica-exists -o app.db s3://my-bucket/app
   outwash restore -config /etc/outwash.yml /var/lib/app.db
   outwash restore -o app.db 's3://my-bucket/app?endpoint=https://s3.example.com&region=eu-1'
 `,
@@ -40,7 +49,9 @@ Examples:
 		fs.Var(&f.txid, "txid", "restore the state after transaction `N`: decimal, or hexadecimal after 0x\nas in 0x00000000000001f4, the name of an object")
 		fs.Var(&f.timestamp, "timestamp", "restore the state after the last commit at or before `TIME`:\nRFC 3339, with or without a fraction of a second")
 		fs.BoolVar(&f.force, "force", false, "replace an existing database; no process may have it open")
-		fs.BoolVar(&f.dryRun, "dry-run", false, "find out what would be restored; write nothing")
+		fs.BoolVar(&f.ifNoDB, "if-db-not-exists", false, "do nothing, successfully, if the database file is there")
+		fs.BoolVar(&f.ifReplica, "if-replica-exists", false, "do nothing, successfully, if there is no replica, or nothing in it yet")
+		fs.BoolVar(&f.dryRun, "dry-run", false, "find out what would be restored, and how much would be read; write nothing")
 		fs.Var(&f.check, "integrity-check", "`HOW` SQLite checks the result before it gets its name: none, quick, full")
 		fs.IntVar(&f.parallelism, "parallelism", 8, "how many requests run at once: `N` from 1 to 64")
 		fs.BoolVar(&f.json, "json", false, "print the result as JSON")
@@ -54,6 +65,7 @@ type restoreFlags struct {
 	txid                txidValue
 	timestamp           timeValue
 	force, dryRun, json bool
+	ifNoDB, ifReplica   bool
 	check               choiceValue
 	parallelism         int
 }
@@ -75,6 +87,10 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 		return usagef("-o PATH is missing: where the database should go")
 	case f.txid != 0 && !f.timestamp.IsZero():
 		return usagef("-txid and -timestamp exclude each other")
+	case f.ifNoDB && f.force:
+		return usagef("-if-db-not-exists and -force exclude each other")
+	case f.ifNoDB && f.output == "" && isURL(arg):
+		return usagef("-o PATH is missing: which database -if-db-not-exists looks for")
 	case f.parallelism < 1 || f.parallelism > 64:
 		return usagef("-parallelism %d: expected 1 to 64", f.parallelism)
 	}
@@ -82,11 +98,13 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	if err != nil {
 		return err
 	}
-	if f.output == "" && !f.dryRun {
+	if f.output == "" && (!f.dryRun || f.ifNoDB) {
 		f.output = f.database.Path
 	}
 	if st, err := os.Stat(f.output); err == nil && st.IsDir() {
 		return usagef("-o %s is a directory: give the name of the database file", f.output)
+	} else if err == nil && f.ifNoDB {
+		return f.skip(u, f.output+" exists")
 	}
 
 	bar := u.progress("reading", f.json)
@@ -116,6 +134,9 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	}
 	res, err := replicate.Restore(ctx, opts)
 	bar.done()
+	if f.ifReplica && (errors.Is(err, replicate.ErrNoReplica) || errors.Is(err, replicate.ErrEmpty)) {
+		return f.skip(u, plainMessage(err))
+	}
 	if err != nil {
 		return err
 	}
@@ -130,6 +151,17 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 		return u.json(out)
 	}
 	out.print(u)
+	return nil
+}
+
+// skip says that there is nothing to do.
+func (f *restoreFlags) skip(u *ui, why string) error {
+	if f.json {
+		return u.json(struct {
+			Skipped string `json:"skipped"`
+		}{why})
+	}
+	u.printf("nothing restored: %s\n", why)
 	return nil
 }
 
@@ -154,17 +186,16 @@ func (r *restoreResult) print(u *ui) {
 	if r.IntegrityCheck != checkNone {
 		check += "; " + r.IntegrityCheck + " check by SQLite"
 	}
-	read := ""
-	if !r.DryRun {
-		read = fmt.Sprintf("%s in %s, %s", size(r.Fetched), plural(r.Objects, "object", "objects"), seconds(r.Duration))
-	} else {
-		check = ""
+	read, wouldRead := fmt.Sprintf("%s in %s, %s, %s", size(r.Fetched), plural(r.Objects, "object", "objects"), plural(r.Requests, "request", "requests"), seconds(r.Duration)), ""
+	if r.DryRun {
+		read, wouldRead, check = "", fmt.Sprintf("%s in %s, about %s", size(r.Fetched), plural(r.Objects, "object", "objects"), plural(r.Requests, "request", "requests")), ""
 	}
 	u.fields("  ",
 		"committed", moment(r.Time),
 		"database", fmt.Sprintf("%s, %s of %d bytes, checksum %s", size(r.Bytes), plural(r.Pages, "page", "pages"), r.PageSize, r.Checksum),
 		"begun with", from,
 		"read", read,
+		"would read", wouldRead,
 		"verified", check)
 	for _, note := range r.Notes {
 		u.fields("  ", "note", note)

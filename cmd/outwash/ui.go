@@ -216,7 +216,12 @@ func (u *ui) progress(what string, off bool) *progress {
 }
 
 func (u *ui) newBar(what string, bytes bool) *progressbar.ProgressBar {
+	count := progressbar.OptionShowBytes(false)
+	if bytes {
+		count = progressbar.OptionShowCount() // how many of how many; rate and time left come by themselves
+	}
 	return progressbar.NewOptions64(-1,
+		count,
 		progressbar.OptionSetWriter(u.errOut),
 		progressbar.OptionSetDescription(what),
 		progressbar.OptionShowBytes(bytes),
