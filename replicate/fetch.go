@@ -47,7 +47,7 @@ func (s *readingStore) Get(ctx context.Context, key string, r Range) (io.ReadClo
 	if err != nil {
 		return nil, info, err
 	}
-	if r.Offset == 0 {
+	if r.Offset == 0 && r.Length != headerSize { // headers are looked at besides
 		s.objects.Add(1)
 	}
 	offset, length := r.Bounds(info.Size)
