@@ -250,13 +250,23 @@ func (a *applier) external(ctx context.Context, o *segment.Object) error {
 // rangeSize is how much one request for blocks reads at most.
 const rangeSize = 8 << 20
 
-// runs cuts blocks into runs that lie together and fit into one request.
+// rangeGap is how much between blocks is read for nothing rather than to make
+// another request: a round trip's worth.
+const rangeGap = 256 << 10
+
+// runs cuts blocks, in the order of their offsets, into runs that lie together, or
+// nearly so, and fit into one request.
 func runs(blocks []*segment.Block) [][]*segment.Block {
 	var all [][]*segment.Block
 	for i := 0; i < len(blocks); {
 		n, end := 1, blocks[i].Offset+int64(blocks[i].Stored)
-		for i+n < len(blocks) && blocks[i+n].Offset == end && end+int64(blocks[i+n].Stored)-blocks[i].Offset <= rangeSize {
-			end += int64(blocks[i+n].Stored)
+		for i+n < len(blocks) {
+			b := blocks[i+n]
+			next := b.Offset + int64(b.Stored)
+			if b.Offset-end > rangeGap || next-blocks[i].Offset > rangeSize {
+				break
+			}
+			end = next
 			n++
 		}
 		all = append(all, blocks[i:i+n])
@@ -281,7 +291,7 @@ func (a *applier) blocks(ctx context.Context, key string, blocks []*segment.Bloc
 	return nil
 }
 
-// readRun reads blocks that lie together and gives each, verified, to f. When
+// readRun reads blocks of a run and gives each, verified, to f. When
 // reading breaks off it goes on with the block where that happened.
 func readRun(ctx context.Context, store Store, key string, run []*segment.Block, f func(*segment.Block, []byte) error) error {
 	var stored []byte
@@ -300,8 +310,15 @@ func readRun(ctx context.Context, store Store, key string, run []*segment.Block,
 			}
 			r = bufio.NewReaderSize(body, 256<<10)
 		}
+		pos := first.Offset
 		for len(run) > 0 {
 			b := run[0]
+			if b.Offset > pos { // what is between blocks is not wanted
+				if _, err := io.CopyN(io.Discard, r, b.Offset-pos); err != nil {
+					return fmt.Errorf("replicate: read %s: %w", key, err)
+				}
+			}
+			pos = b.Offset + int64(b.Stored)
 			stored = grow(stored, int(b.Stored))
 			if _, err := io.ReadFull(r, stored); err != nil {
 				return dataError(key, fmt.Errorf("replicate: read %s: %w", key, err))

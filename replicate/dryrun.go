@@ -35,15 +35,14 @@ func (r *restorer) dryRun(ctx context.Context) error {
 	r.begin(nil)
 	c := cost{requests: int(r.store.requests.Load())}
 	c.object(0, 0) // the root: read by now
-	objs, err := r.readBase(ctx)
-	if err != nil {
+	if err := r.readBase(ctx, func(int, *segment.Object) error { return nil }); err != nil {
 		return err
 	}
 	sizes, spilled, err := r.listData(ctx)
 	if err != nil {
 		return err
 	}
-	for i, o := range objs {
+	for i, o := range r.base {
 		c.object(r.plan.base[i].size, 1)
 		if o.Header.External {
 			if err := checkListed(sizes, o); err != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-
-	"github.com/outwash/outwash/internal/segment"
 )
 
 // restoreParallelism is how many requests of a restore run at once by default.
@@ -13,14 +11,14 @@ const restoreParallelism = 8
 
 // pageHashes returns the hash of each page of the state at the line's end, page
 // i+1 at i, from indexes alone: it is a restore that writes no pages. So it costs
-// about 8 bytes for each page of the base, and the log since then.
+// about 12 bytes for each page of the base, and the log since then.
 func (l *line) pageHashes(ctx context.Context, end *lineEnd) ([]uint64, error) {
 	if end.Commit == 0 {
 		return nil, nil
 	}
 	r := &restorer{
-		opts: RestoreOptions{Parallelism: restoreParallelism}, store: &readingStore{Store: l.store},
-		log: slog.New(slog.DiscardHandler), target: target{txid: end.TXID},
+		store: &readingStore{Store: l.store},
+		log:   slog.New(slog.DiscardHandler), target: target{txid: end.TXID},
 	}
 	r.line = &line{r.store, l.database}
 	r.meter.store = r.store
@@ -33,38 +31,4 @@ func (l *line) pageHashes(ctx context.Context, end *lineEnd) ([]uint64, error) {
 			im.sum, im.commit, im.pageSize, end.TXID, end.Checksum, end.Commit, end.PageSize, ErrCorrupt)
 	}
 	return im.hashes, nil
-}
-
-// snapshotHashes takes the hashes of a snapshot's pages from its index. Frames
-// come in order, so the last image of a page counts.
-func (r *restorer) snapshotHashes(ctx context.Context, o *segment.Object) error {
-	im, dec := r.a.im, o.Frames()
-	var entry *segment.Entry
-	err := inOrder(ctx, ahead[[]byte]{
-		n: len(o.Root.Frames), parallel: r.opts.Parallelism,
-		size:  func(i int) int64 { return o.Root.Frames[i].Size() },
-		fetch: func(ctx context.Context, i int) ([]byte, error) { return fetchFrame(ctx, r.store, o, i) },
-	}, func(_ int, frame []byte) error {
-		recs, err := dec.Next(frame)
-		if err != nil {
-			return fmt.Errorf("replicate: %s: %w", o.DataKey(), err)
-		}
-		for _, rec := range recs {
-			if rec.Entry != nil {
-				entry = rec.Entry
-			} else if last := rec.Block.Last(); last > o.Header.Commit {
-				return beyondCommit(o, last)
-			} else {
-				im.note(rec.Block)
-			}
-		}
-		return nil
-	})
-	if err == nil {
-		err = dec.Close()
-	}
-	if err != nil {
-		return err
-	}
-	return im.endEntry(entry)
 }

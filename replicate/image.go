@@ -27,8 +27,11 @@ type image struct {
 
 	dec         *segment.BlockDecoder
 	plain, dict []byte
-	touched     []uint64 // pages that the open entry has written
+	touched     []pageRun // pages that the open entry has written
 }
+
+// pageRun is the pages from first to last.
+type pageRun struct{ first, last uint64 }
 
 func newImage(f file, pageSize uint32) *image {
 	return &image{f: f, pageSize: pageSize, dec: segment.NewBlockDecoder()}
@@ -99,7 +102,11 @@ func (im *image) block(b *segment.Block, stored []byte) error {
 func (im *image) note(b *segment.Block) {
 	for _, p := range b.Pages {
 		im.set(p.No, p.Hash)
-		im.touched = append(im.touched, p.No)
+		if n := len(im.touched); n > 0 && im.touched[n-1].last+1 == p.No {
+			im.touched[n-1].last++
+		} else {
+			im.touched = append(im.touched, pageRun{p.No, p.No})
+		}
 	}
 	im.written += uint64(len(b.Pages))
 }
@@ -135,13 +142,9 @@ func writePages(f io.WriterAt, pages []segment.Page, plain []byte, pageSize uint
 
 // endEntry closes the open entry: pages that it dropped go, pages that it left
 // out are zero, and the checksum must be right.
-func (im *image) endEntry(e *segment.Entry) error { return im.end(e, im.commit) }
-
-// end does so for an entry that was made for a state of preCommit pages. That of a
-// page segment can be applied to a later one, too.
-func (im *image) end(e *segment.Entry, preCommit uint64) error {
+func (im *image) endEntry(e *segment.Entry) error {
 	before := im.commit
-	low := min(before, preCommit, e.MinCommit) // pages beyond it are new, or were gone in between
+	low := min(before, e.MinCommit) // pages beyond it are new, or were gone in between
 	if e.Whole {
 		low = 0
 	}
@@ -173,8 +176,8 @@ func (im *image) end(e *segment.Entry, preCommit uint64) error {
 // after old are holes or beyond the file's end, and zero already.
 func (im *image) zero(low, old uint64) error {
 	seen := make([]uint64, (im.commit-low+63)/64) // a bit for each page after low
-	for _, p := range im.touched {
-		if p > low && p <= im.commit {
+	for _, t := range im.touched {
+		for p := max(t.first, low+1); p <= min(t.last, im.commit); p++ {
 			seen[(p-low-1)/64] |= 1 << ((p - low - 1) % 64)
 		}
 	}

@@ -282,7 +282,7 @@ func (mc *machine) checkTXID(txid uint64) RestoreResult {
 
 func (mc *machine) checkState(states map[uint64]lineState, txid uint64) RestoreResult {
 	mc.t.Helper()
-	res, b, err := restoreTo(mc.t, mc.store, func(o *RestoreOptions) { o.TXID = txid })
+	res, b, err := restoreTo(mc.t, mc.store, func(o *RestoreOptions) { o.TXID, o.forget = txid, txid%2 == 0 })
 	if err != nil {
 		mc.t.Fatalf("TXID %d: %v", txid, err)
 	}

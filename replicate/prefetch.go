@@ -77,11 +77,39 @@ func inOrder[T any](ctx context.Context, a ahead[T], use func(i int, v T) error)
 // errReached ends reading ahead: the target is reached.
 var errReached = errors.New("target reached")
 
+// smallParallelism is how many requests for small log segments run at once by
+// default: what they take is the store's latency. With 20 ms, an hour of them at one
+// a second takes 9 s eight at a time, and 2 s like this (bench).
+const (
+	smallParallelism = 64
+	smallSegment     = 64 << 10 // bytes, on average
+)
+
+// parallel is how many of these segments are to be read at once.
+func (r *restorer) parallel(keys []logKey) int {
+	total := int64(0)
+	for _, k := range keys {
+		total += k.size
+	}
+	if r.opts.Parallelism > 0 || total > smallSegment*int64(len(keys)) {
+		return r.parallelism()
+	}
+	return smallParallelism
+}
+
+// parallelism is how many requests run at once.
+func (r *restorer) parallelism() int {
+	if n := r.opts.Parallelism; n > 0 {
+		return min(n, 64)
+	}
+	return restoreParallelism
+}
+
 // prefetch reads log segments in parallel and gives them to f in order, until the
 // target is reached.
 func (r *restorer) prefetch(ctx context.Context, keys []logKey, f func(*segment.Object) error) error {
 	return inOrder(ctx, ahead[*segment.Object]{
-		n: len(keys), parallel: r.opts.Parallelism,
+		n: len(keys), parallel: r.parallel(keys),
 		size: func(i int) int64 { return keys[i].size },
 		fetch: func(ctx context.Context, i int) (*segment.Object, error) {
 			o, err := retryValue(ctx, func() (*segment.Object, error) { return r.line.log(ctx, keys[i].txid) })

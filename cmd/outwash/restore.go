@@ -53,7 +53,7 @@ Examples:
 		fs.BoolVar(&f.ifReplica, "if-replica-exists", false, "do nothing, successfully, if there is no replica, or nothing in it yet")
 		fs.BoolVar(&f.dryRun, "dry-run", false, "find out what would be restored, and how much would be read; write nothing")
 		fs.Var(&f.check, "integrity-check", "`HOW` SQLite checks the result before it gets its name: none, quick, full")
-		fs.IntVar(&f.parallelism, "parallelism", 8, "how many requests run at once: `N` from 1 to 64")
+		fs.IntVar(&f.parallelism, "parallelism", 0, "how many requests run at once: `N` from 1 to 64 (default 8, or 64 where objects are small)")
 		fs.BoolVar(&f.json, "json", false, "print the result as JSON")
 		return f.run
 	},
@@ -91,7 +91,7 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 		return usagef("-if-db-not-exists and -force exclude each other")
 	case f.ifNoDB && f.output == "" && isURL(arg):
 		return usagef("-o PATH is missing: which database -if-db-not-exists looks for")
-	case f.parallelism < 1 || f.parallelism > 64:
+	case f.parallelism < 0 || f.parallelism > 64:
 		return usagef("-parallelism %d: expected 1 to 64", f.parallelism)
 	}
 	store, err := f.open(ctx, arg)

@@ -41,7 +41,7 @@ Examples:
 		var f snapshotFlags
 		f.declare(fs)
 		fs.StringVar(&f.tempDir, "temp-dir", "", "`DIR` where the database is rebuilt, which takes its size\n(default $TMPDIR, then the system's)")
-		fs.IntVar(&f.parallelism, "parallelism", 8, "how many requests run at once: `N` from 1 to 64")
+		fs.IntVar(&f.parallelism, "parallelism", 0, "how many requests run at once: `N` from 1 to 64 (default 8, or 64 where objects are small)")
 		fs.BoolVar(&f.json, "json", false, "print the result as JSON")
 		return f.run
 	},
@@ -59,7 +59,7 @@ func (f *snapshotFlags) run(ctx context.Context, u *ui, args []string) error {
 	if err != nil {
 		return err
 	}
-	if f.parallelism < 1 || f.parallelism > 64 {
+	if f.parallelism < 0 || f.parallelism > 64 {
 		return usagef("-parallelism %d: expected 1 to 64", f.parallelism)
 	}
 	temp := cmp.Or(f.tempDir, os.TempDir())

@@ -1,0 +1,145 @@
+package replicate
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/internal/segment"
+)
+
+func TestRuns(t *testing.T) {
+	block := func(offset, stored int64) *segment.Block { return &segment.Block{Offset: offset, Stored: uint32(stored)} }
+	for _, c := range []struct {
+		name   string
+		blocks []*segment.Block
+		want   []int // lengths
+	}{
+		{"none", nil, nil},
+		{"together", []*segment.Block{block(64, 10), block(74, 0), block(74, 5)}, []int{3}},
+		{"small gap", []*segment.Block{block(64, 10), block(74+rangeGap, 5)}, []int{2}},
+		{"large gap", []*segment.Block{block(64, 10), block(75+rangeGap, 5)}, []int{1, 1}},
+		{"one request's worth", []*segment.Block{block(0, rangeSize-9), block(rangeSize-9, 9)}, []int{2}},
+		{"more than that", []*segment.Block{block(0, rangeSize-9), block(rangeSize-9, 10)}, []int{1, 1}},
+		{"more with the gap", []*segment.Block{block(0, rangeSize-20), block(rangeSize-9, 10)}, []int{1, 1}},
+	} {
+		var got []int
+		for _, r := range runs(c.blocks) {
+			got = append(got, len(r))
+		}
+		if len(got) != len(c.want) {
+			t.Errorf("%s: runs of %d, expected %d", c.name, got, c.want)
+			continue
+		}
+		for i := range got {
+			if got[i] != c.want[i] {
+				t.Errorf("%s: runs of %d, expected %d", c.name, got, c.want)
+			}
+		}
+	}
+}
+
+// rangesStore notes what is read of data objects.
+type rangesStore struct {
+	Store
+	mu   sync.Mutex
+	read map[string]int64
+}
+
+func (s *rangesStore) Get(ctx context.Context, key string, r Range) (io.ReadCloser, ObjectInfo, error) {
+	s.mu.Lock()
+	s.read[key] += r.Length
+	s.mu.Unlock()
+	return s.Store.Get(ctx, key, r)
+}
+
+// Of a snapshot whose pages have all changed since, nothing is read but its index.
+func TestSupersededBlocksAreNotRead(t *testing.T) {
+	mc := newMachine(t, objstore.NewMem(), 77)
+	p := mc.open()
+	mc.m.mu.Lock()
+	large(mc.m, 400)
+	mc.m.mu.Unlock()
+	before := p.sync(t)
+	mc.m.mu.Lock()
+	var next [][]byte
+	changed := map[uint64]bool{}
+	for no, p := range mc.m.cur.pages {
+		next = append(next, bytes.Clone(p))
+		next[no][0]++
+		changed[uint64(no)+1] = true
+	}
+	mc.m.entries = append(mc.m.entries, mc.m.entry(mc.m.cur, next, changed, uint64(len(next)), 1))
+	mc.m.hook()
+	mc.m.mu.Unlock()
+	p.sync(t)
+	p.close(t)
+	rng := rand.New(rand.NewPCG(1, 2))
+	mc.putSnapshot(rng, before, true)
+	snapshot := keys(t, mc.store, segment.DataPrefix)
+	firsts, lasts := mc.segments()
+	for i, txid := range firsts {
+		if txid == before+1 {
+			mc.putPages(rng, txid, lasts[len(lasts)-1], true)
+			break
+		} else if i == len(firsts)-1 {
+			t.Fatalf("no log segment begins at %d", before+1)
+		}
+	}
+	store := &rangesStore{Store: mc.store, read: map[string]int64{}}
+	res, image, err := restoreTo(t, store)
+	if err != nil || !bytes.Equal(image, mc.m.cur.image()) || res.PageSegments != 1 {
+		t.Fatalf("%v: %+v", err, res)
+	}
+	for _, key := range snapshot {
+		if strings.Count(key, "-") > 0 {
+			continue // of a log segment
+		}
+		size := int64(len(get(t, mc.store, key)))
+		if got := store.read[key]; got == 0 || got > size/4 {
+			t.Errorf("%d bytes of %d were read of the snapshot's data object", got, size)
+		}
+	}
+}
+
+// A base of which nothing fits into what may be held is read in the same way.
+func TestBaseIsNotHeld(t *testing.T) {
+	mc := replica(t)
+	want, image, err := restoreTo(t, mc.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, again, err := restoreTo(t, mc.store, func(o *RestoreOptions) { o.forget = true })
+	if err != nil || !bytes.Equal(image, again) {
+		t.Fatalf("another database: %v", err)
+	}
+	if got.Requests <= want.Requests {
+		t.Errorf("%d requests, %d with what can be held", got.Requests, want.Requests)
+	}
+}
+
+// Many small log segments are asked for side by side, unless it is said how many.
+func TestParallelOfSmallSegments(t *testing.T) {
+	small, large := make([]logKey, 10), make([]logKey, 10)
+	for i := range small {
+		small[i].size, large[i].size = 500, 8<<20
+	}
+	for _, c := range []struct {
+		given int
+		keys  []logKey
+		want  int
+	}{
+		{0, small, smallParallelism}, {0, large, restoreParallelism}, {0, append(small[:1:1], large[0]), restoreParallelism},
+		{3, small, 3}, {3, large, 3}, {100, small, 64},
+	} {
+		r := &restorer{opts: RestoreOptions{Parallelism: c.given}}
+		if got := r.parallel(c.keys); got != c.want {
+			t.Errorf("parallelism %d, %d segments of %d bytes: %d at once, expected %d", c.given, len(c.keys), c.keys[0].size, got, c.want)
+		}
+	}
+}
