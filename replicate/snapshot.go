@@ -177,6 +177,12 @@ func (w *snapshotWriter) publish(ctx context.Context, file string, r *RestoreRes
 	if !r.Latest || t.Commit == 0 {
 		return fmt.Errorf("replicate: write a snapshot: TXID %d is not the replica's newest state: %w", t.TXID, ErrNotRestorable)
 	}
+	w.res.Key, w.res.TXID, w.res.Newest = segment.SnapshotKey(t.TXID, t.Checksum), t.TXID, t.TXID
+	w.describe(t.Checksum, t.Commit, t.PageSize, t.LastTime)
+	// A program that goes on writing may have written it meanwhile.
+	if err := w.existing(ctx, &t, nil); !errors.Is(err, objstore.ErrNotExist) {
+		return err
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("replicate: write a snapshot: %w", err)
@@ -208,8 +214,7 @@ func (w *snapshotWriter) publish(ctx context.Context, file string, r *RestoreRes
 	if err != nil {
 		return fmt.Errorf("replicate: encode the snapshot: %w", err)
 	}
-	w.res.Key, w.res.TXID, w.res.Newest, w.res.Uploaded = segment.SnapshotKey(t.TXID, t.Checksum), t.TXID, t.TXID, size
-	w.describe(t.Checksum, t.Commit, t.PageSize, t.LastTime)
+	w.res.Uploaded = size
 	err = retry(ctx, func() error { return w.store.Create(ctx, w.res.Key, object) })
 	switch {
 	case errors.Is(err, objstore.ErrExist):
@@ -223,7 +228,7 @@ func (w *snapshotWriter) publish(ctx context.Context, file string, r *RestoreRes
 	return nil
 }
 
-// existing checks the snapshot that has the key.
+// existing checks the snapshot that has the key; root is what was uploaded for one.
 func (w *snapshotWriter) existing(ctx context.Context, t *Tail, root *segment.Root) error {
 	l := &line{w.store, t.Database}
 	o, err := retryValue(ctx, func() (*segment.Object, error) {
@@ -233,7 +238,7 @@ func (w *snapshotWriter) existing(ctx context.Context, t *Tail, root *segment.Ro
 		err = fmt.Errorf("replicate: %s is of another line: %w", w.res.Key, ErrCorrupt)
 	}
 	if err == nil {
-		w.res.Written = o.Root.Data == root.Data
+		w.res.Written = root != nil && o.Header.External && o.Root.Data == root.Data
 	}
 	return err
 }
