@@ -25,7 +25,7 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(string(data), 17)
 	}
-	for _, s := range []string{"a: &a [*a]", "a: &a {<<: *a}", "? {a: b}\n: c", "!!binary x: y", "dbs: [{path: *x}]", "%YAML 9\n---\n", "a: |9\n  b", "\"", "a: 'b\n", strings.Repeat("- ", 500), strings.Repeat("a:\n ", 50)} {
+	for _, s := range []string{"history: {keep-log: 1d, pages-every: never}\nsnapshot: {interval: 1h}\nretention: {enabled: false}\ndbs: [{path: /a, history: {keep-pages: 2w}, replica: {path: /r, retention: 1h}}]", "a: &a [*a]", "a: &a {<<: *a}", "? {a: b}\n: c", "!!binary x: y", "dbs: [{path: *x}]", "%YAML 9\n---\n", "a: |9\n  b", "\"", "a: 'b\n", strings.Repeat("- ", 500), strings.Repeat("a:\n ", 50)} {
 		f.Add(s, 3)
 	}
 	f.Fuzz(func(t *testing.T, yaml string, at int) {
