@@ -64,6 +64,7 @@ var steps = []step{
 			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestForeignRandom", "vfs TestRepairBytes",
 			"vfs TestModes", "vfs TestSettings", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs",
 			"vfs TestSchedules", "vfs TestSchedulesHaveTeeth", "internal/crashdisk TestPowerLoss",
+			"vfs TestCopy", "vfs TestCopyHoldsNobody", "vfs TestCopyDamaged", "internal/capture TestCopyUnseenWrite",
 			"vfs TestStackRandom", "vfs TestStackRefusals",
 			"vfs TestTableContinue", "vfs TestTableRepair", "vfs TestTableMissing", "vfs TestTableMissingButSpooled", "vfs TestTableEarlierPosition",
 			"vfs TestTablePinned", "vfs TestTableStaleCopy", "vfs TestTableDiverged", "vfs TestTableTorn", "vfs TestTableUnreachable",
@@ -82,7 +83,7 @@ var steps = []step{
 		name: "race", about: "what is concurrent, under the race detector, with fewer rounds (-short)",
 		// The race detector allocates, which the first test counts. The others are long
 		// and have one goroutine of their own: the steps above run them.
-		args: []string{"-race", "-short", "-timeout=9m", "-skip=^(TestBlockAllocations|TestLockPage|TestSettings|TestModes|TestStackModes|TestSchedulesHaveTeeth|TestGatesHaveTeeth|TestPeers.*|TestOthersBugs|TestRepair.*|TestHole.*|TestTable.*|TestP[0-9].*)$", "./vfs", "./replicate", "./s3store", "./internal/capture", "./internal/local", "./internal/objstore/...", "./internal/segment"},
+		args: []string{"-race", "-short", "-timeout=9m", "-skip=^(TestBlockAllocations|TestLockPage|TestSettings|TestModes|TestStackModes|TestSchedulesHaveTeeth|TestGatesHaveTeeth|TestPeers.*|TestOthersBugs|TestRepair.*|TestHole.*|TestTable.*|TestCopy(CannotKeepUp|Damaged|Lost|AfterStart)|TestP[0-9].*)$", "./vfs", "./replicate", "./s3store", "./internal/capture", "./internal/local", "./internal/objstore/...", "./internal/segment"},
 		must: []string{"vfs TestRandom", "vfs TestFirstContact", "replicate TestTwoWritersOneEmptyPath", "s3store TestConforms", "internal/objstore TestMemConforms"},
 	},
 	{name: "bench", about: "the benchmarks' own tests", args: []string{"-timeout=5m", "./..."}, dir: "bench"},

@@ -205,7 +205,10 @@ func Open(opts Options) (*DB, error) {
 	}
 	d.cond = sync.NewCond(&d.mu)
 	d.queue.ready = make(chan struct{}, 1)
-	err := opts.Dir.PreparePending()
+	err := opts.Dir.RemoveScratch()
+	if err == nil {
+		err = opts.Dir.PreparePending()
+	}
 	if err == nil {
 		d.noted, err = opts.Dir.Pending()
 	}

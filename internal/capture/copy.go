@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +17,7 @@ const (
 	// until it is written. What is left and no more than that is the last pass.
 	copyBytes = 8 << 20
 	// copyBytesHeld is the same in rollback-journal modes, where commits wait for
-	// the pin: a millisecond or two.
+	// the pin: a millisecond or two, if the file is in the system's cache.
 	copyBytesHeld = 2 << 20
 	// maxSweeps over the database, each of which copies what changed during the one
 	// before; then all that is left is read in one pass.
@@ -37,7 +36,7 @@ const (
 func (d *DB) Copy(ctx context.Context, req local.CopyRequest) (local.Copied, error) {
 	ctx, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
-	c := &copying{d: d, req: req, lose: lose, enc: segment.NewBlockEncoder(), next: 1}
+	c := &copying{d: d, req: req, lose: lose, enc: segment.NewBlockEncoder(), next: 1, images: held{dir: d.opts.Dir}}
 	defer c.close()
 	err := c.start(ctx)
 	for err == nil {
@@ -78,11 +77,12 @@ type copying struct {
 	before  int  // pages to copy when the last sweep began
 	force   bool // the next pass is the last one
 	strikes int
+	begun   bool // a pass has read something
 
 	file, wal File
 	pageSize  uint32
 	want      []wanted
-	images    bytes.Buffer // of the first pages of want
+	images    held         // of the pages of want
 	copied    local.Copied // the state of the pass
 	done      bool         // nothing is left to copy: copied counts
 }
@@ -140,6 +140,9 @@ func (c *copying) close() {
 		c.d.copying = nil
 	}
 	c.d.mu.Unlock()
+	if err := c.images.close(); err != nil {
+		c.d.log.Warn("can't remove what a copy kept", "database", c.d.opts.Path, "error", err)
+	}
 	for _, f := range []File{c.file, c.wal} {
 		if f != nil {
 			f.Close()
@@ -153,6 +156,7 @@ func (c *copying) note(e *segment.Entry) {
 		c.lose(local.ErrCopyLost)
 		return
 	}
+	// What a growth made zero need not be in its blocks.
 	for no := min(e.PreCommit, e.MinCommit) + 1; no <= e.Commit; no++ {
 		c.todo.Add(no)
 	}
@@ -175,7 +179,8 @@ func (d *DB) loseCopy(why error) {
 // doing may look so.
 func (c *copying) forgive(err error) bool {
 	c.strikes++
-	return c.strikes < maxStrikes && (errors.Is(err, errMismatch) || errors.Is(err, errUnsettled))
+	return c.strikes < maxStrikes && (errors.Is(err, errMismatch) || errors.Is(err, errUnsettled) ||
+		errors.Is(err, local.ErrLocked) && c.begun)
 }
 
 // errUnsettled: it can't be captured just now.
@@ -206,7 +211,7 @@ func (c *copying) pass(ctx context.Context) error {
 	}
 	n, err := c.read(ctx)
 	if n == len(c.want) {
-		c.strikes = 0
+		c.strikes, c.begun = 0, true
 		return nil
 	}
 	c.putBack(n)
@@ -305,7 +310,16 @@ func (c *copying) final() {
 func (c *copying) read(ctx context.Context) (int, error) {
 	start := time.Now()
 	page := make([]byte, c.pageSize)
-	c.images.Reset()
+	size := int64(len(c.want)) * int64(c.pageSize)
+	if c.force {
+		c.d.log.Info("the database changes faster than it is copied; the rest is read at once", "database", c.d.opts.Path, "bytes", size)
+		if size > c.d.opts.SpoolLimit {
+			return 0, fmt.Errorf("capture: %s changes faster than it is copied: %d bytes are left", c.d.opts.Path, size)
+		}
+	}
+	if err := c.images.reset(c.force); err != nil {
+		return 0, err
+	}
 	for i, w := range c.want {
 		if i%64 == 63 {
 			if ctx.Err() != nil {
@@ -318,7 +332,9 @@ func (c *copying) read(ctx context.Context) (int, error) {
 		if err := c.readWanted(w, page); err != nil {
 			return i, err
 		}
-		c.images.Write(page)
+		if err := c.images.add(page); err != nil {
+			return i, err
+		}
 	}
 	return len(c.want), nil
 }
@@ -374,6 +390,9 @@ func (c *copying) mismatch(inWAL bool, err error) error {
 
 // write gives what was read to the request, while nothing is held.
 func (c *copying) write(ctx context.Context) error {
+	if err := c.images.rewind(); err != nil {
+		return err
+	}
 	perBlock := blockPages(max(segment.MinPageSize, c.pageSize))
 	var stored []byte
 	for want := c.want; len(want) > 0; {
@@ -382,7 +401,11 @@ func (c *copying) write(ctx context.Context) error {
 		for i, w := range want[:n] {
 			b.Pages[i] = segment.Page{No: uint64(w.no), Hash: w.hash}
 		}
-		stored, b.Codec, b.Base = c.enc.Encode(stored[:0], c.images.Next(n*int(c.pageSize)), nil)
+		plain, err := c.images.next(n * int(c.pageSize))
+		if err != nil {
+			return err
+		}
+		stored, b.Codec, b.Base = c.enc.Encode(stored[:0], plain, nil)
 		b.Stored = uint32(len(stored))
 		if err := c.req.Write(b, stored); err != nil {
 			return err

@@ -6,6 +6,7 @@
 //	position  how far it has come since (JSON, not synced)
 //	spool     captured entries that the store has not acknowledged yet
 //	clean     page hashes and fingerprint after a clean close
+//	spool-scratch  pages that a copy has read, if it takes long
 //	pending   whether the database has changes that only a comparison can find
 //
 // All of it can be deleted without losing data that is in the replica or in the
