@@ -40,7 +40,7 @@ type VerifyOptions struct {
 const (
 	// verifyPause is long for whatever removes objects in batches, and short for
 	// people who wait.
-	verifyPause = 2 * time.Second
+	verifyPause = time.Second
 	// verifyRounds is how often what looks wrong is looked at.
 	verifyRounds = 8
 )

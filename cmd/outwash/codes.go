@@ -23,6 +23,7 @@ const (
 	codeVersion     = 7
 	codeUnconfirmed = 8
 	codeBusy        = 9
+	codeDiffers     = 10
 	codeInterrupted = 130
 )
 
@@ -33,7 +34,8 @@ var (
 	errCheck       = errors.New("integrity check failed")
 	errNoDatabase  = errors.New("there is no such database")
 	errUnconfirmed = errors.New("not confirmed")
-	errUnfit       = errors.New("not usable") // doctor's verdict
+	errDiffers     = errors.New("the database is another one than its replica") // verify's
+	errUnfit       = errors.New("not usable")                                   // doctor's verdict
 )
 
 // exitCodes gives each code its meaning, for the help, and the errors that lead
@@ -54,6 +56,7 @@ var exitCodes = []struct {
 	{codeNothing, "nothing there: no replica, no database, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist, errNoDatabase}},
 	{codeUnconfirmed, "not confirmed: nothing was changed", []error{errUnconfirmed}},
 	{codeBusy, "the database is in use: another process replicates it", []error{local.ErrBusy}},
+	{codeDiffers, "the replica is whole, and the database that it was compared with is another state", []error{errDiffers}},
 	{codeFailed, "failed for any other reason", nil},
 }
 
