@@ -84,6 +84,10 @@ func TestWriteSnapshot(t *testing.T) {
 	if n := len(keys(t, mc.store, segment.SnapshotPrefix)); n != 6 {
 		t.Errorf("%d snapshots", n)
 	}
+	v, err := Verify(within(t), VerifyOptions{Store: mc.store, ReadData: true})
+	if err != nil || len(v.Findings) > 0 || v.Snapshots != 6 {
+		t.Errorf("%+v, %v", v, err)
+	}
 }
 
 // TestWriteSnapshotAlone: the log before a snapshot can go.
