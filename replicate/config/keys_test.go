@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/replicate"
 	_ "github.com/outwash/outwash/s3store"
 )
 
@@ -94,5 +95,36 @@ func TestDocumentedKeys(t *testing.T) {
 	}
 	for name := range want {
 		t.Errorf("%s is not documented", name)
+	}
+}
+
+// TestDocumentedHistory holds what is written of history's settings against the code.
+func TestDocumentedHistory(t *testing.T) {
+	defaults := replicate.Keep{
+		Log: replicate.DefaultKeepLog, Pages: replicate.DefaultKeepPages, Snapshots: replicate.DefaultKeepSnapshots,
+		PagesEvery: replicate.DefaultPagesEvery, SnapshotEvery: replicate.DefaultSnapshotEvery,
+	}
+	for file, row := range map[string]string{
+		"../../docs/history.md": "| `PARAM` | `NAME` | `",
+		"../../docs/config.md":  "| `NAME` | `PARAM` | `",
+		"../../README.md":       "(?m)^\\| `PARAM` \\|.*\\| `(.*?)` \\|$",
+	} {
+		doc, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(row, "(?m)") {
+			row = regexp.QuoteMeta(row) + "(.*?)` \\|"
+		}
+		for _, f := range historyKeys {
+			m := regexp.MustCompile(strings.NewReplacer("PARAM", f.param, "NAME", f.name).Replace(row)).FindSubmatch(doc)
+			if m == nil {
+				t.Errorf("%s has no row for %s", file, f.name)
+				continue
+			}
+			if d, err := f.parse(string(m[1])); err != nil || d != *f.field(&defaults) {
+				t.Errorf("%s: the default of %s is said to be %s (%v)", file, f.name, m[1], err)
+			}
+		}
 	}
 }
