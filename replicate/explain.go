@@ -65,7 +65,7 @@ func (r *restorer) checkNewest(ctx context.Context) error {
 		return nil
 	}
 	at := r.target.txid
-	logs, err := r.line.listBetween(ctx, at, segment.MaxTXID)
+	logs, err := r.line.listFrom(ctx, at)
 	if n := len(logs); err == nil && n > 0 && logs[n-1].txid <= at {
 		h, err := r.line.header(ctx, segment.LogKey(logs[n-1].txid), segment.KindLog)
 		if err == nil && h.MaxTXID == at {
@@ -138,6 +138,7 @@ func (r *restorer) newer(ctx context.Context) (*segment.Entry, error) {
 	if err != nil || len(o.Entries) == 0 {
 		return nil, err
 	}
+	r.expected.object(o.Size, 1)
 	return o.Entries[len(o.Entries)-1], nil
 }
 

@@ -147,19 +147,19 @@ func (l *line) listUntil(ctx context.Context, from, until uint64) ([]logKey, err
 // listFrom lists the log from the segment that holds txid, or from the nearest
 // before it.
 func (l *line) listFrom(ctx context.Context, txid uint64) ([]logKey, error) {
-	return l.listBetween(ctx, txid, segment.MaxTXID)
+	return l.listBetween(ctx, txid, segment.MaxTXID, func([]logKey) bool { return false })
 }
 
 // listBetween does so up to the first segment that begins after until. Keys name
 // only the first TXID of a segment, so the listing begins somewhat earlier; what is
-// earlier still is asked for if that did not suffice.
-func (l *line) listBetween(ctx context.Context, txid, until uint64) ([]logKey, error) {
+// earlier still is asked for if that did not suffice, unless enough says so.
+func (l *line) listBetween(ctx context.Context, txid, until uint64, enough func([]logKey) bool) ([]logKey, error) {
 	from := uint64(1)
 	if txid > 64 {
 		from = txid - 64
 	}
 	keys, err := l.listUntil(ctx, from, until)
-	for back := uint64(64 * 64); err == nil && from > 1 && (len(keys) == 0 || keys[0].txid > txid); back *= 64 {
+	for back := uint64(64 * 64); err == nil && from > 1 && (len(keys) == 0 || keys[0].txid > txid) && !enough(keys); back *= 64 {
 		end := from - 1
 		from = 1
 		if back < txid && back < 1<<24 {

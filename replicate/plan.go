@@ -207,7 +207,10 @@ func (l *line) makePlan(ctx context.Context, t target, aside map[string]bool) (p
 // is an export beyond the target.
 func (l *line) planLog(ctx context.Context, base []exportKey, t target, until uint64, later bool) (plan, error) {
 	at := endOf(base)
-	logs, err := retryValue(ctx, func() ([]logKey, error) { return l.listBetween(ctx, at+1, until) })
+	// A segment begins behind each export. Which one ends there is asked only where
+	// that may be the last one of all.
+	enough := func(keys []logKey) bool { return len(keys) > 0 || later }
+	logs, err := retryValue(ctx, func() ([]logKey, error) { return l.listBetween(ctx, at+1, until, enough) })
 	if err != nil {
 		return plan{base: base}, err
 	}

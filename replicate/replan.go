@@ -42,10 +42,12 @@ func (r *restorer) attempts(ctx context.Context, carryOut func() error) error {
 			return nil
 		}
 		if attempt < planAttempts && ctx.Err() == nil && r.retires(err) {
-			d := 50 * time.Millisecond << min(attempt, 4)
-			select {
-			case <-ctx.Done():
-			case <-time.After(d/2 + rand.N(d/2)):
+			if attempt > 1 { // or a listing lags behind
+				d := 50 * time.Millisecond << min(attempt, 4)
+				select {
+				case <-ctx.Done():
+				case <-time.After(d/2 + rand.N(d/2)):
+				}
 			}
 			continue
 		}
@@ -89,9 +91,9 @@ func (r *restorer) retires(err error) bool {
 func (r *restorer) gap() bool {
 	r.aside.lost[segment.LogPrefix]++
 	switch n := r.aside.lost[segment.LogPrefix]; {
-	case n < lostAttempts:
+	case n == 1:
 		return true
-	case n == lostAttempts && r.target.time != 0 && r.plan.beyond < len(r.plan.exports):
+	case n == 2 && r.target.time != 0 && r.plan.beyond < len(r.plan.exports):
 		r.aside.keys[segment.LogPrefix] = true
 		return true
 	}

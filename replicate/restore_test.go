@@ -317,40 +317,6 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-func TestChoosePlan(t *testing.T) {
-	logs := func(txids ...uint64) (l []logKey) {
-		for _, x := range txids {
-			l = append(l, logKey{txid: x})
-		}
-		return l
-	}
-	snap := []exportKey{{kind: segment.KindSnapshot, min: 1, max: 10}}
-	for _, c := range []struct {
-		name  string
-		base  []exportKey
-		logs  []logKey
-		t     target
-		first uint64 // 0: no segments
-		n     int
-		open  bool
-		gap   bool
-	}{
-		{"from nothing", nil, logs(1, 2, 5), target{}, 1, 3, true, false},
-		{"begins exactly behind the snapshot", snap, logs(8, 11, 12), target{}, 11, 2, true, false},
-		{"snapshot inside a segment", snap, logs(3, 8, 12), target{}, 8, 2, true, false},
-		{"snapshot is the end", snap, logs(3, 10), target{}, 10, 1, true, false},
-		{"log begins after the snapshot", snap, logs(12, 13), target{}, 0, 0, false, true},
-		{"by TXID", snap, logs(9, 12, 15, 20), target{txid: 16}, 9, 3, false, false},
-		{"no log", nil, nil, target{}, 0, 0, true, false},
-		{"beginning is gone", nil, logs(7), target{}, 0, 0, false, true},
-	} {
-		p, err := choosePlan(c.base, c.logs, c.t, len(c.logs))
-		if errors.Is(err, ErrCorrupt) != c.gap || len(p.logs) != c.n || c.n > 0 && p.logs[0].txid != c.first || !c.gap && p.open != c.open {
-			t.Errorf("%s: %+v, %v", c.name, p, err)
-		}
-	}
-}
-
 // The log behind a snapshot begins in the snapshot's state, but isn't its line's.
 func TestLogOfAnotherLineBehindSnapshot(t *testing.T) {
 	mc := replica(t)
