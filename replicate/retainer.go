@@ -34,8 +34,7 @@ type RetentionStatus struct {
 type retainer struct {
 	inventory
 	keep Keep
-	last time.Time // by the engine's clock
-	told bool      // that it failed
+	told bool // that it failed
 }
 
 // deletion is what goes, in the order in which it goes.
@@ -110,23 +109,21 @@ func deleteAll(ctx context.Context, store Store, list []ObjectInfo, done func([]
 	return failed
 }
 
-// retain deletes what Keep lets go, if it is time for that: once in an hour while
-// there are commits, and after something was published. newest is the first TXID
-// of the log segment, not a claim, that this session has just created: who could do
-// that is not fenced, and its time is the store's. Failures end nothing: they are
-// told once, and by the status.
-func (e *Engine) retain(ctx context.Context, newest uint64, published bool) {
+// retain deletes what Keep lets go. upkeep says when: once in an hour while there
+// are commits, and after something was published. newest is the first TXID of a log
+// segment, not a claim, that this session has just created: who could do that is not
+// fenced, and the time of it is the store's. Failures end nothing: they are told
+// once, and by the status.
+func (e *Engine) retain(ctx context.Context, newest uint64) {
 	r := &e.retainer
-	now := e.clock.Now()
 	if r.names == nil {
 		r.inventory = inventory{line{e.opts.Store, e.databaseID()}, map[string]string{}}
 		r.keep = e.opts.Keep.withDefaults()
-		r.last = now
 	}
-	if r.keep.Log == Forever && r.keep.Pages == Forever && r.keep.Snapshots == Forever || !published && now.Sub(r.last) < retainEvery {
+	if r.keep.Log == Forever && r.keep.Pages == Forever && r.keep.Snapshots == Forever {
 		return
 	}
-	r.last = now
+	now := e.clock.Now()
 	objects, bytes := 0, int64(0)
 	err := r.once(ctx, newest, func(batch []ObjectInfo) {
 		objects += len(batch)

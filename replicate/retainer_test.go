@@ -185,12 +185,8 @@ func TestRetain(t *testing.T) {
 
 	e, _ := retainEngine(s, Keep{})
 	s.take()
-	e.retain(t.Context(), 2800, false) // the session begins: not yet
-	if asked := s.take(); len(asked) > 0 {
-		t.Errorf("asked at once: %v", asked)
-	}
 	before := s.keys(t)
-	e.retain(t.Context(), 2800, true)
+	e.retain(t.Context(), 2800)
 	want := []string{orphan, snap, pages, snapData, pagesData, segment.InfoKey, "log/notes.txt", segment.LogKey(1)}
 	want = slices.DeleteFunc(want, func(k string) bool { return k == orphan })
 	for txid := uint64(2600); txid <= 2800; txid++ {
@@ -219,15 +215,10 @@ func TestRetain(t *testing.T) {
 		t.Errorf("asked %v\nexpected %v", asked, exact)
 	}
 
-	// Once an hour, and with no more requests than listings.
-	e.retain(t.Context(), 2800, false)
-	if asked := s.take(); len(asked) > 0 {
-		t.Errorf("asked again at once: %v", asked)
-	}
-	e.clock.After(time.Hour)
-	e.retain(t.Context(), 2800, false)
+	// Again, with no more requests than listings.
+	e.retain(t.Context(), 2800)
 	if asked := s.take(); !slices.Equal(asked, []string{"list data/", "list log/", "list log/", "list pages/", "list snapshot/"}) {
-		t.Errorf("an hour later asked: %v", asked)
+		t.Errorf("once more asked: %v", asked)
 	}
 }
 
@@ -243,12 +234,12 @@ func TestRetainForever(t *testing.T) {
 	s := newRetainStore()
 	s.logs(t, 1, 3)
 	e, _ := retainEngine(s, Keep{Log: Forever, Pages: Forever, Snapshots: Forever})
-	e.retain(t.Context(), 3, true)
+	e.retain(t.Context(), 3)
 	if len(s.asked) > 0 {
 		t.Errorf("asked: %v", s.asked)
 	}
 	e, _ = retainEngine(s, Keep{Log: Forever})
-	e.retain(t.Context(), 3, true)
+	e.retain(t.Context(), 3)
 	if asked := s.take(); !slices.Equal(asked, []string{"list data/", "list log/", "list pages/", "list snapshot/"}) {
 		t.Errorf("with the log forever asked: %v", asked)
 	}
@@ -272,7 +263,7 @@ func TestRetainDenied(t *testing.T) {
 	s.locked = func(string) bool { return true }
 	e, log := retainEngine(s, Keep{})
 	for range 3 {
-		e.retain(t.Context(), 20, true)
+		e.retain(t.Context(), 20)
 	}
 	if st := e.retentionStatus(); !strings.Contains(st.Error, "access denied") || !strings.Contains(st.Remedy, "s3:DeleteObject") || st.Objects != 0 {
 		t.Errorf("status: %+v", st)
@@ -281,7 +272,7 @@ func TestRetainDenied(t *testing.T) {
 		t.Errorf("warned %d times:\n%s", n, log)
 	}
 	s.locked = nil
-	e.retain(t.Context(), 20, true)
+	e.retain(t.Context(), 20)
 	if st := e.retentionStatus(); st.Error != "" || st.Objects != 8 {
 		t.Errorf("status: %+v", st)
 	}
@@ -297,7 +288,7 @@ func TestRetainLocked(t *testing.T) {
 	s.logs(t, 21, 22)
 	s.locked = func(key string) bool { return key == segment.LogKey(3) }
 	e, _ := retainEngine(s, Keep{})
-	e.retain(t.Context(), 22, true)
+	e.retain(t.Context(), 22)
 	if st := e.retentionStatus(); !strings.Contains(st.Error, segment.LogKey(3)) {
 		t.Errorf("status: %+v", st)
 	}
@@ -321,7 +312,7 @@ func TestRetainDamagedDescriptor(t *testing.T) {
 	s.put(t, key, 600)
 	before := s.keys(t)
 	e, _ := retainEngine(s, Keep{})
-	e.retain(t.Context(), 20, true)
+	e.retain(t.Context(), 20)
 	if st := e.retentionStatus(); !strings.Contains(st.Error, key) || st.Remedy == "" {
 		t.Errorf("status: %+v", st)
 	}
@@ -341,13 +332,13 @@ func TestRetainIncompleteListing(t *testing.T) {
 	s.logs(t, 11, 20)
 	s.hidden = func(key string) bool { return key == data }
 	e, _ := retainEngine(s, Keep{})
-	e.retain(t.Context(), 20, true)
+	e.retain(t.Context(), 20)
 	if got := s.keys(t); !slices.Contains(got, snap) || !slices.Contains(got, data) || slices.Contains(got, segment.LogKey(5)) {
 		t.Errorf("there remain %v", got)
 	}
 	s.logs(t, 21, 21)
 	s.hidden = func(key string) bool { return key == segment.LogKey(21) }
-	e.retain(t.Context(), 21, true)
+	e.retain(t.Context(), 21)
 	if st := e.retentionStatus(); !strings.Contains(st.Error, "not listed") {
 		t.Errorf("status: %+v", st)
 	}
@@ -366,7 +357,7 @@ func TestRetainVoid(t *testing.T) {
 	s.now = s.now.Add(30 * time.Hour)
 	s.logs(t, 11, 20)
 	e, _ := retainEngine(s, Keep{})
-	e.retain(t.Context(), 20, true)
+	e.retain(t.Context(), 20)
 	if !slices.Equal(s.deleted, []string{snap}) {
 		t.Errorf("deleted: %v", s.deleted)
 	}

@@ -64,14 +64,14 @@ func (e *Engine) upkeep(ctx context.Context) {
 	e.group.Go(func() error {
 		defer cancel(nil)
 		if retain {
-			e.retain(ctx, newest, true)
+			e.retain(ctx, newest)
 		}
 		var err error
 		if export {
 			err = h.run(ctx, gen)
 		}
 		if err == nil && h.lastChance() {
-			e.retain(ctx, newest, true)
+			e.retain(ctx, newest)
 		}
 		h.finish(ctx, err, export)
 		return nil
