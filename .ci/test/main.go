@@ -62,7 +62,7 @@ var steps = []step{
 			"s3store TestConforms", "s3store TestConformsWithChecksums", "s3store TestAddress", "s3store TestProvidersRequests", "s3store TestSettingsOnRequests", "s3store TestSecretsInURLs", "s3store TestCredentialSources", "s3store TestProxy", "s3store TestSweepRealServer", "s3store TestWebPageIsNoAnswer", "s3store TestNotFoundBySomebodyElse", "s3store TestDisturbance", "s3store TestStringRoundTrip",
 			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
 			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestForeignRandom", "vfs TestRepairBytes",
-			"vfs TestModes", "vfs TestSettings", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs",
+			"vfs TestModes", "vfs TestSettings", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs", "vfs TestMonth", "replicate TestRetainKeepsPromises",
 			"vfs TestSchedules", "vfs TestSchedulesHaveTeeth", "internal/crashdisk TestPowerLoss",
 			"vfs TestCopy", "vfs TestCopyHoldsNobody", "vfs TestCopyDamaged", "internal/capture TestCopyUnseenWrite",
 			"vfs TestStackRandom", "vfs TestStackRefusals",

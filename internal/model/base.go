@@ -156,12 +156,15 @@ func (x *explorer) remove(s *state, i int, how mode) bool {
 		if how == lost {
 			return false
 		}
-		x.say("%s deletes snapshots before TXID %d", x.who(s, i), m.delOld)
-		for n, o := range s.snaps {
-			if x.t.max(o) < m.delOld {
-				s.snaps[n] = 0
+		x.say("%s deletes snapshots before TXID %d, and those without data", x.who(s, i), m.delOld)
+		kept := len(s.snaps)
+		for n := len(s.snaps) - 1; n >= 0; n-- { // the newest is the last
+			if o := s.snaps[n]; x.t.max(o) >= m.delOld && !s.void(o) {
+				kept--
+				s.snaps[kept] = o
 			}
 		}
+		clear(s.snaps[:kept])
 		m.delOld = 0
 		return true
 	}

@@ -47,7 +47,7 @@
 //  6. publishes a snapshot, of a state that is acknowledged. Right after an
 //     upload it may delete: of the log what the newest snapshot makes
 //     superfluous, from the oldest on, but no claims, and not the newest segment;
-//     and data that no snapshot names. A session that is paused between writing
+//     data that no snapshot names, and snapshots whose data is gone. A session that is paused between writing
 //     its snapshot's data and publishing the snapshot can find the data gone: so
 //     restores and deletions take a snapshot without data for none.
 //
