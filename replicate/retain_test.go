@@ -348,3 +348,39 @@ func TestRetainKeepsPromises(t *testing.T) {
 	}
 	t.Logf("%d objects deleted in %d worlds", deleted, worlds)
 }
+
+// The store's clock jumps. Ahead by ten years: what was is old then, but the newest
+// state stays, with its base. Back again: nothing goes until time has caught up, and
+// what is written from then on is kept as promised.
+func TestRetainClockJumps(t *testing.T) {
+	for seed := range uint64(200) {
+		w := newRetainWorld(t, seed)
+		w.keep, w.honest = Keep{}, true
+		for range 60 {
+			w.step()
+		}
+		w.export()
+		now := w.now
+		w.now = w.now.Add(10 * 365 * 24 * time.Hour)
+		w.write()
+		h := w.holdings()
+		w.remove(h, newRetention(h, w.keep).deletion())
+		if !w.plannable(w.tail()) || !w.plannable(w.log[len(w.log)-1].txid) {
+			w.failf("after a jump ahead the newest state can't be restored")
+		}
+		w.export()
+		back := w.tail()
+		w.now = now.Add(time.Hour)
+		for range 100 {
+			w.step()
+			h := w.holdings()
+			points := w.promised(h.now, h.now)
+			w.remove(h, newRetention(h, w.keep).deletion())
+			for _, p := range points {
+				if p > back && !w.plannable(p) {
+					w.failf("TXID %d was promised and can't be restored", p)
+				}
+			}
+		}
+	}
+}

@@ -29,8 +29,8 @@ import (
 //	disk full wedges replication                TestDiskFullSpool, TestDiskFullDatabase
 //	WAL reuse at an equal offset                TestOthersBugs/WAL reuse at an equal offset
 //
-// That retention deletes new backups when the clock or the timeline jumps is
-// tested where retention is.
+// That retention deletes new backups when the clock jumps: replicate
+// TestRetainClockJumps.
 func TestOthersBugs(t *testing.T) {
 	t.Run("missing frame", missingFrame)
 	t.Run("outage without gaps", outageWithoutGaps)
