@@ -137,7 +137,7 @@ func newRetention(h holdings, keep Keep) *retention {
 	r.first = h.log[r.firstPromised()].txid
 	oldest := r.first
 	for i, x := range h.exports {
-		if x.kind == segment.KindPages && !r.void[i] && !r.older(x.modified, keep.Pages) {
+		if x.kind == segment.KindPages && !r.void[i] && r.young(x.modified, keep.Pages) {
 			oldest = min(oldest, x.max)
 		}
 	}
@@ -160,12 +160,19 @@ func (r *retention) older(modified time.Time, age time.Duration) bool {
 	return age != Forever && r.h.now.Sub(modified) > age
 }
 
+// young reports whether a promise for age covers what was modified then. What is of
+// the future was written while the store's clock was wrong: nothing is known of its
+// age, so it isn't deleted, and promises nothing.
+func (r *retention) young(modified time.Time, age time.Duration) bool {
+	return age == Forever || !r.older(modified, age) && modified.Sub(r.h.now) <= retainMargin
+}
+
 // firstPromised is the index of the first log segment that is younger than
 // Keep.Log, or else of the newest. Claims before it that follow one another belong
 // to it, if they are young; a young claim that stands below old segments was left
 // in a gap by a writer that had been asleep, and means nothing.
 func (r *retention) firstPromised() int {
-	young := func(o logObject) bool { return !r.older(time.UnixMicro(o.modified), r.keep.Log) }
+	young := func(o logObject) bool { return r.young(time.UnixMicro(o.modified), r.keep.Log) }
 	log := r.h.log
 	i := 0
 	for i < len(log)-1 && (log[i].claim() || !young(log[i])) {
@@ -194,7 +201,7 @@ func (r *retention) findNeeded(settled []exportKey) {
 		i++
 	}
 	for n, x := range r.h.exports {
-		if x.kind != segment.KindPages || r.void[n] || r.older(x.modified, r.keep.Pages) ||
+		if x.kind != segment.KindPages || r.void[n] || !r.young(x.modified, r.keep.Pages) ||
 			i == len(r.h.log) || x.max < r.h.log[i].txid || x.max >= r.holder {
 			continue
 		}

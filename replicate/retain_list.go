@@ -55,10 +55,10 @@ func (v *inventory) expired(ctx context.Context, keep Keep, newest uint64) (h ho
 		return h, err
 	}
 	if keep.Log != Forever {
-		old := h.now.Add(-max(keep.Log, retainMargin)).UnixMicro()
+		old, future := h.now.Add(-max(keep.Log, retainMargin)).UnixMicro(), h.now.Add(retainMargin).UnixMicro()
 		err = v.listLog(ctx, "", func(o logObject) bool {
 			h.log = append(h.log, o)
-			return o.claim() || o.modified < old
+			return o.claim() || o.modified < old || o.modified > future && o.txid != newest
 		})
 		if err != nil {
 			return h, err
