@@ -63,6 +63,7 @@ type conf struct {
 	content          bool // the database exists before it is replicated
 	closeTimeout     time.Duration
 	maxLag           time.Duration
+	keep             replicate.Keep
 	smooth           bool // no faults of the store
 	steady           bool // processes die only when told
 }
@@ -131,6 +132,9 @@ func (l *life) live() (err error) {
 		content: r.IntN(6) == 0, closeTimeout: pick(r, -1, -1, 5*time.Second), maxLag: pick(r, replicate.AsFast, replicate.AsFast, time.Second),
 		smooth: r.IntN(3) == 0,
 	}
+	if l.seed%2 == 0 {
+		l.conf.keep = replicate.Keep{PagesEvery: time.Millisecond, SnapshotEvery: 300 * time.Millisecond}
+	}
 	l.conf.journal = pick(r, "wal", "wal", "wal", "wal", "delete", "truncate", "persist")
 	l.conf.loose = l.conf.synchronous == "OFF" || l.conf.synchronous == "NORMAL" && l.conf.journal != "wal" ||
 		l.conf.synchronous == "FULL" && l.conf.journal == "delete" // a journal may come back
@@ -144,8 +148,8 @@ func (l *life) live() (err error) {
 	l.history.ends = l.conf.loose
 	l.conf.setup = fmt.Sprintf("PRAGMA synchronous=%s; PRAGMA cache_size=%d; PRAGMA wal_autocheckpoint=%d; PRAGMA journal_size_limit=%d; PRAGMA temp_store=memory",
 		l.conf.synchronous, pick(r, 5, 10, 100), pick(r, 0, 1, 5, 10, 30, 1000), pick(r, -1, 0, 10000))
-	l.say("page_size=%d auto_vacuum=%d journal_mode=%s %s; close_timeout=%v max_lag=%v content=%v smooth=%v", l.conf.pageSize, l.conf.vacuum, l.conf.journal, l.conf.begin+l.conf.setup,
-		l.conf.closeTimeout, l.conf.maxLag, l.conf.content, l.conf.smooth)
+	l.say("page_size=%d auto_vacuum=%d journal_mode=%s %s; close_timeout=%v max_lag=%v content=%v smooth=%v condensed=%v", l.conf.pageSize, l.conf.vacuum, l.conf.journal, l.conf.begin+l.conf.setup,
+		l.conf.closeTimeout, l.conf.maxLag, l.conf.content, l.conf.smooth, l.conf.keep.PagesEvery > 0)
 	if err := os.RemoveAll(l.slot.dir); err != nil {
 		return err
 	}

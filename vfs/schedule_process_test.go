@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/capture"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/replicate"
 )
@@ -30,14 +31,20 @@ func (l *life) start(refusal func(error) error) error {
 	p.store = faultstore.New(lateStore{l.bucket, p, l})
 	p.store.SetHooks(p.faults(l))
 	m.p = p
-	if !l.conf.steady && r.IntN(3) == 0 {
+	switch {
+	case !l.conf.steady && r.IntN(3) == 0:
 		p.plan(pick(r, failpoints...), 1+r.IntN(3))
+	case !l.conf.steady && l.conf.keep.PagesEvery > 0 && r.IntN(5) == 0:
+		p.plan(pick(r, exportFailpoints...), 1)
+	}
+	if p.crashAt != "" {
 		l.say("process on %s: will die at %s, passing %d", m.name, p.crashAt, p.passes)
 	} else {
 		l.say("process on %s", m.name)
 	}
 	opts := Options{
 		Base: l.slot.name + "_disk_" + m.name, MaxLag: l.conf.maxLag, CloseTimeout: l.conf.closeTimeout, OpenTimeout: patience,
+		Keep:   l.conf.keep,
 		Store:  func(string) (replicate.Store, error) { return p.store, nil },
 		Logger: slog.New(slog.NewTextHandler(storyWriter{l}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
@@ -47,7 +54,8 @@ func (l *life) start(refusal func(error) error) error {
 	if l.owns {
 		opts.Restore = RestoreAuto
 	}
-	opts.hooks = hooks{failpoint: func(name string) error { return p.failpoint(l, name) }, off: l.teeth.off, files: m.disk, clock: fastClock{}}
+	opts.hooks = hooks{failpoint: func(name string) error { return p.failpoint(l, name) }, off: l.teeth.off, files: m.disk, clock: fastClock{},
+		limits: func(o *capture.Options) { o.CopyBytes = 8 * l.conf.pageSize }}
 	Register(p.vfs, opts)
 	p.weather = fair
 	l.opening = true

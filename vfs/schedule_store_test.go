@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/outwash/outwash/internal/objstore/faultstore"
@@ -48,7 +49,11 @@ func (s lateStore) Create(ctx context.Context, key string, data []byte) error {
 	if s.l.teeth.lose != nil && s.l.teeth.lose(key) {
 		return nil
 	}
-	return s.Store.Create(ctx, key, data)
+	err := s.Store.Create(ctx, key, data)
+	if kind, _, _ := strings.Cut(key, "/"); err == nil && (kind == "pages" || kind == "snapshot") {
+		s.l.counts.add("exports", kind)
+	}
+	return err
 }
 
 // arrive makes requests that are under way arrive.
@@ -123,6 +128,11 @@ func (p *process) faults(l *life) faultstore.Hooks {
 var failpoints = []string{
 	"root-before", "root-after", "session", "claim-before", "claim-after", "log-before", "log-after", "lineage-before", "lineage-after", "durable-before", "durable-after",
 	"checkpoint", "restart", "truncate", "delete", "spool-append", "spool-sync",
+}
+
+// exportFailpoints are those of the engine that condenses what it has uploaded.
+var exportFailpoints = []string{
+	"copy-before", "copy-after", "pages-before", "pages-after", "snapshot-before", "snapshot-after",
 }
 
 // plan says where the process dies.

@@ -73,7 +73,8 @@ func expected() map[string][]string {
 	return map[string][]string{
 		"commits":          {"all"},
 		"checkpoints":      {"PASSIVE", "FULL", "RESTART", "TRUNCATE"},
-		"crashes":          append([]string{"no failpoint"}, failpoints...),
+		"crashes":          append([]string{"no failpoint", "copy-before", "snapshot-before"}, failpoints...),
+		"exports":          {"pages", "snapshot"},
 		"faults":           {"before", "lost reply", "latency", "out", "late"},
 		"power losses":     {"OFF", "NORMAL", "FULL", "EXTRA"},
 		"takeovers":        {"down", "running"},
