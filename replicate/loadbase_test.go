@@ -14,7 +14,9 @@ import (
 )
 
 func TestRuns(t *testing.T) {
-	block := func(offset, stored int64) *segment.Block { return &segment.Block{Offset: offset, Stored: uint32(stored)} }
+	block := func(offset, stored int64) *segment.Block {
+		return &segment.Block{Offset: offset, Stored: uint32(stored)}
+	}
 	for _, c := range []struct {
 		name   string
 		blocks []*segment.Block
