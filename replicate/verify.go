@@ -35,6 +35,7 @@ type VerifyOptions struct {
 
 	pause     time.Duration // before what looks wrong is looked at again; 0: verifyPause
 	orphanAge time.Duration // 0: that of retention
+	now       func() time.Time
 }
 
 const (
@@ -187,6 +188,9 @@ func Verify(ctx context.Context, opts VerifyOptions) (VerifyResult, error) {
 	}
 	if v.opts.orphanAge == 0 {
 		v.opts.orphanAge = orphanAge
+	}
+	if v.opts.now == nil {
+		v.opts.now = time.Now
 	}
 	v.meter = meter{report: opts.Progress, store: v.store}
 	v.store.progress = v.meter.tick

@@ -38,6 +38,7 @@ type element struct {
 	min, max uint64
 	joint    *cause // why it doesn't join the one before; nil: it does
 	young    bool   // retention keeps it
+	solid    bool   // it belongs to more than claims, which retention leaves: so it has removed nothing behind it
 	holder   bool   // it has the end of a snapshot or page segment, and what was before it is gone
 	causes   []*cause
 }
@@ -138,6 +139,19 @@ func (a *analyser) ownFaults() {
 	}
 }
 
+// torn reports whether what is missing before line[i] is nothing that retention has
+// removed: something older is there. Where single objects can't be deleted that may
+// be so, far below what is kept.
+func (a *analyser) torn(i int) bool {
+	if i == 0 || !a.line[i-1].solid {
+		return false
+	}
+	before := i - 1
+	for ; i < len(a.line)-1 && a.line[i].fact.claim(); i++ {
+	}
+	return a.line[before].young || i < len(a.line) && a.line[i].young
+}
+
 // younger reports whether what was written then is kept for so long.
 func (a *analyser) younger(modified time.Time, keep time.Duration) bool {
 	return keep == Forever || a.now.Sub(modified) <= keep
@@ -191,6 +205,7 @@ func (a *analyser) join() {
 		gone = gone || el.joint != nil
 		el.holder = gone && ends[el.max]
 		gone = gone && el.fact.claim() && el.min != 1
+		el.solid = !el.fact.claim() || i > 0 && line[i-1].solid && el.joint == nil
 	}
 	for i := len(line) - 1; i > 0 && line[i].joint == nil; i-- {
 		a.main = i - 1
@@ -293,7 +308,7 @@ func (a *analyser) checkRuns() {
 		el := &a.line[i]
 		// Retention removes the oldest first, and leaves claims: behind anything else
 		// there is no hole.
-		if i > 0 && el.joint != nil && !a.line[i-1].fact.claim() && a.line[i-1].young && a.covered(a.line[i-1].max, a.line[i-1].max) {
+		if i > 0 && el.joint != nil && a.torn(i) && a.covered(a.line[i-1].max, a.line[i-1].max) {
 			el.joint.needed = true
 			if el.joint.Kind == FindingGap {
 				el.joint.Lost = append(el.joint.Lost, without(TXIDs{a.line[i-1].max + 1, el.min - 1}, a.restorable)...)

@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/outwash/outwash/internal/segment"
 )
 
 // findings makes findings of what was read.
 func (v *verifier) findings() []Finding {
-	ev := evidence{data: v.list.data, odd: v.list.odd, orphans: time.Now().Add(-v.opts.orphanAge), keep: v.opts.Keep.withDefaults()}
+	ev := evidence{data: v.list.data, odd: v.list.odd, orphans: v.opts.now().Add(-v.opts.orphanAge), keep: v.opts.Keep.withDefaults()}
 	if n := len(v.list.logs); n > 0 {
 		ev.now = v.list.logs[n-1].Modified
 	}

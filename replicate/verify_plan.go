@@ -60,7 +60,7 @@ func (a *analyser) piece(p piece) {
 		}
 		return
 	}
-	reach, solid, why := a.walk(p.base, at, p.hi)
+	reach, why := a.walk(p.base, at, p.hi)
 	if p.end && reach >= p.lo {
 		a.restorable = append(a.restorable, TXIDs{p.lo, p.lo})
 	}
@@ -71,9 +71,10 @@ func (a *analyser) piece(p piece) {
 	// What is beyond reach is lost if it belongs to the line that the log ends with,
 	// or if something ends with lo. Otherwise it is what retention was about to
 	// remove, or what nobody needs.
+	next, _ := a.at(reach + 1)
+	solid := next > 0 && a.line[next-1].max == reach && a.torn(next)
 	lost := a.held(p, max(reach+1, p.lo), false)
 	needed := len(lost) > 0 || p.end && reach < p.lo && a.promised(p.lo) || solid
-	next, _ := a.at(reach + 1)
 	if !needed || why == nil && next == len(a.line) && !(p.end && reach < p.lo) {
 		return
 	}
@@ -138,36 +139,30 @@ func (a *analyser) promised(end uint64) bool {
 const quiet FindingKind = ""
 
 // walk follows the log from the base's state, at a TXID, as far as it is whole, up
-// to hi.
-// solid: it met more than claims, which are left where everything else was removed,
-// and retention doesn't remove what it met last.
-// why is what stops it, unless nothing is there.
-func (a *analyser) walk(base []exportKey, at, hi uint64) (reach uint64, solid bool, why []*cause) {
+// to hi. why is what stops it, unless nothing is there.
+func (a *analyser) walk(base []exportKey, at, hi uint64) (reach uint64, why []*cause) {
 	for reach = at; reach < hi; {
 		i, ok := a.at(reach + 1)
 		if !ok {
-			return reach, solid, nil
+			return reach, nil
 		}
 		el := &a.line[i]
 		switch {
 		case el.min != reach+1: // a base that ends within it: that was noticed
-			return reach, solid, []*cause{a.cause(FindingGap, segment.LogKey(el.min), "no restore can begin within it")}
+			return reach, []*cause{a.cause(FindingGap, segment.LogKey(el.min), "no restore can begin within it")}
 		case reach > at && el.joint != nil:
-			return reach, solid, []*cause{el.joint}
+			return reach, []*cause{el.joint}
 		case reach == at && !a.follows(base, el):
-			return reach, solid, []*cause{a.cause(FindingForeign, segment.LogKey(el.min), "it does not continue %s", base[len(base)-1].key())}
+			return reach, []*cause{a.cause(FindingForeign, segment.LogKey(el.min), "it does not continue %s", base[len(base)-1].key())}
 		case len(el.causes) > 0:
-			return reach, solid, el.causes
+			return reach, el.causes
 		case el.fact.needsBase:
 			c := a.needsBase(i)
-			return reach, solid, []*cause{c}
-		}
-		if !el.fact.claim() {
-			solid = el.young
+			return reach, []*cause{c}
 		}
 		reach = el.max
 	}
-	return reach, solid, nil
+	return reach, nil
 }
 
 // follows reports whether el follows a base by its chain value.

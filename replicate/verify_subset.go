@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -58,7 +59,7 @@ func (d DataSubset) has(key string, offset int64) bool {
 		return rand.Float64()*100 < d.Percent
 	case d.Of > 1:
 		h := fnv.New64a()
-		fmt.Fprintf(h, "%s %d", key, offset)
+		h.Write(binary.BigEndian.AppendUint64([]byte(key), uint64(offset))) // never fails
 		// FNV's low bits are weak.
 		v := h.Sum64()
 		return (v^v>>32)%d.Of == d.N-1
