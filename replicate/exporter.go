@@ -45,6 +45,7 @@ type exporter struct {
 
 	// The export under way.
 	running    bool
+	again      bool // something was acknowledged since it began
 	cancel     context.CancelCauseFunc
 	ended      chan struct{}
 	waiting    int  // waits for acknowledgements

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -25,14 +26,25 @@ func condense(pages, snapshot time.Duration) func(*EngineOptions) {
 	return func(o *EngineOptions) { o.Keep.PagesEvery, o.Keep.SnapshotEvery = pages, snapshot }
 }
 
-// settled waits until no export is under way.
+// settled waits until no export is under way, nor about to begin.
 func (p *process) settled(t *testing.T) {
 	t.Helper()
-	until(t, func() bool {
+	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
 		p.history.mu.Lock()
-		defer p.history.mu.Unlock()
-		return !p.history.running
-	})
+		over := !p.history.running && !p.history.wanted(p.clock.Now())
+		p.history.mu.Unlock()
+		select {
+		case <-p.done:
+			over = true
+		default:
+		}
+		if over {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("an export does not end: %+v", p.history.dueness())
+		}
+	}
 }
 
 // exportsOf reads the snapshots and page segments, the oldest first.

@@ -68,10 +68,11 @@ func (h *exporter) write(ctx context.Context, gen uint64, kind segment.Kind, bas
 	h.mu.Lock()
 	h.publishing = ctx.Err() == nil
 	h.mu.Unlock()
+	at := e.clock.Now()
 	if err := h.create(ctx, exportKey{kind: kind, min: header.MinTXID, max: end.TXID, sum: end.Checksum}, object, &end); err != nil {
 		return err
 	}
-	h.published(pointOf(kind, &end, e.clock.Now()))
+	h.published(pointOf(kind, &end, at))
 	e.noteExported(size + int64(len(object)))
 	e.log.Info("replica condensed", "kind", kind.String(), "txid", end.TXID, "bytes", size+int64(len(object)))
 	return e.failpoint(kind.String() + "-after")

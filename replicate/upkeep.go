@@ -46,7 +46,7 @@ func (e *Engine) upkeep(ctx context.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	end := h.end.header
-	if h.running || end.Claim || end.Session != e.session { // an earlier session's upload came to light
+	if h.again = h.running; h.running || end.Claim || end.Session != e.session { // an earlier session's upload came to light
 		return
 	}
 	now := e.clock.Now()
@@ -58,22 +58,24 @@ func (e *Engine) upkeep(ctx context.Context) {
 	if retain {
 		h.retain, h.retained = false, now
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	run, cancel := context.WithCancelCause(ctx)
 	h.running, h.cancel, h.ended = true, cancel, make(chan struct{})
 	gen, newest := h.gen, end.MinTXID
 	e.group.Go(func() error {
 		defer cancel(nil)
 		if retain {
-			e.retain(ctx, newest)
+			e.retain(run, newest)
 		}
 		var err error
 		if export {
-			err = h.run(ctx, gen)
+			err = h.run(run, gen)
 		}
 		if err == nil && h.lastChance() {
-			e.retain(ctx, newest)
+			e.retain(run, newest)
 		}
-		h.finish(ctx, err, export)
+		if again := h.finish(run, err, export); again && ctx.Err() == nil {
+			e.upkeep(ctx)
+		}
 		return nil
 	})
 }
@@ -86,8 +88,9 @@ func (h *exporter) lastChance() bool {
 	return h.retain && h.e.isClosing()
 }
 
-// finish notes how an export ended.
-func (h *exporter) finish(ctx context.Context, err error, exported bool) {
+// finish notes how an export ended, and reports whether something was acknowledged
+// meanwhile, so that it has to be looked again what is due.
+func (h *exporter) finish(ctx context.Context, err error, exported bool) (again bool) {
 	if errors.Is(err, errCrash) {
 		h.e.stop(err)
 	}
@@ -113,6 +116,7 @@ func (h *exporter) finish(ctx context.Context, err error, exported bool) {
 			h.e.log.Warn("no page segment or snapshot can be written, trying on; the log goes to the replica meanwhile", "error", err)
 		}
 	}
+	return h.again
 }
 
 // After an export has failed, the next attempt is made with the first upload that
