@@ -13,14 +13,12 @@ import (
 // A retainWorld is a replica without bytes: what is listed of it, and how it came
 // to be.
 type retainWorld struct {
-	t    *testing.T
-	rng  *rand.Rand
-	seed uint64
-	keep Keep
-	now  time.Time
-	log  []retainSegment
-	// ends are the last TXIDs of all segments there ever were; of claims, too.
-	ends    []uint64
+	t       *testing.T
+	rng     *rand.Rand
+	seed    uint64
+	keep    Keep
+	now     time.Time
+	log     []retainSegment
 	exports []heldExport
 	data    map[string]ObjectInfo
 	asleep  []heldExport // data is uploaded, the descriptor is not published yet

@@ -256,7 +256,7 @@ func (m *month) bounded() {
 func TestMonth(t *testing.T) {
 	days := 35
 	if testing.Short() {
-		days = 10
+		days = 4
 	}
 	m := newMonth(t)
 	for m.day() < days {
