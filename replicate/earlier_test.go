@@ -3,11 +3,13 @@ package replicate
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/internal/segment"
 )
 
 // The database is at a state that the line had before.
@@ -58,6 +60,30 @@ func TestEarlierPosition(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// So it is where only a page segment's name has that state any more: a file that was
+// restored to where the log is gone.
+func TestEarlierPositionOfPageSegment(t *testing.T) {
+	mc := newMachine(t, objstore.NewMem(), 3)
+	p := mc.open()
+	for range 12 {
+		mc.m.commit()
+		p.sync(t)
+	}
+	p.close(t)
+	firsts, lasts := mc.segments()
+	states := mc.lineStates()
+	mc.putPages(rand.New(rand.NewPCG(1, 1)), firsts[0], lasts[5], true)
+	for _, first := range firsts[1:8] {
+		mc.store.Delete(t.Context(), segment.LogKey(first))
+	}
+	mc.boot = "second" // the power was lost, and commits with it
+	mc.m.back(states[lasts[5]].state)
+	err := mc.refused(ErrDiverged)
+	if want := fmt.Sprintf("at TXID %d,", lasts[5]); !strings.Contains(err.Error(), want) {
+		t.Errorf("%v does not say %q", err, want)
 	}
 }
 

@@ -379,3 +379,28 @@ func TestDroppedConnections(t *testing.T) {
 		t.Fatalf("%v: %d bytes instead of %d, %d requests of %d", err, res.Fetched, whole.Fetched, res.Requests, fs.Total())
 	}
 }
+
+// What is read on isn't what was begun with: there is a new plan, and no mixture.
+func TestObjectChangedWhileRead(t *testing.T) {
+	mc := replica(t)
+	for _, prefix := range []string{segment.DataPrefix, segment.SnapshotPrefix, segment.LogPrefix} {
+		all := keys(t, mc.store, prefix)
+		key := all[len(all)-1]
+		fs := faultstore.New(mc.store)
+		done := false
+		fs.SetHooks(faultstore.Hooks{Body: func(c faultstore.Call, body io.ReadCloser) io.ReadCloser {
+			if done || c.Key != key {
+				return body
+			}
+			done = true
+			b := get(t, mc.store, key)
+			put(t, mc.store, key, append(bytes.Clone(b), 1)) // another version …
+			put(t, mc.store, key, b)                         // … and the first bytes again
+			return &brittle{body, 5}
+		}})
+		res, b, err := restoreTo(t, fs, func(o *RestoreOptions) { o.Parallelism = 1 })
+		if err != nil || !done || !bytes.Equal(b, mc.m.cur.image()) || !res.Latest || len(res.Notes) > 0 {
+			t.Errorf("%s: %v, %+v", key, err, res)
+		}
+	}
+}
