@@ -77,7 +77,10 @@ func (r *restorer) dryRun(ctx context.Context) error {
 		return err
 	}
 	r.expected = c
-	return r.checkReached(ctx)
+	before := r.store.requests.Load()
+	err = r.checkReached(ctx)
+	r.expected.requests += int(r.store.requests.Load() - before)
+	return err
 }
 
 // dryLogs reads the last of the planned log segments, and those behind it.

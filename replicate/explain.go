@@ -41,16 +41,31 @@ func (r *restorer) checkReached(ctx context.Context) error {
 // checkExact finds out whether a time that the log doesn't have any more can be told
 // to be between the base and the commit behind it.
 func (r *restorer) checkExact(ctx context.Context) error {
-	if !r.plan.gone || r.a.tail.LastTime == r.target.time {
+	if !r.plan.gone {
 		return nil
 	}
-	k := r.plan.exports[r.plan.beyond]
+	beyond := r.plan.exports[r.plan.beyond:]
+	k := beyond[0]
 	h, err := r.line.planned(ctx, k.key(), k.kind)
 	if err != nil {
 		return err
 	}
-	if k.kind == segment.KindPages && k.min == r.a.tail.TXID+1 && h.FirstMono > r.target.time {
-		return nil
+	// The page segment that begins behind the state, if there is one, knows when the
+	// next commit was made. (Two commits can have the same time.)
+	for _, next := range beyond {
+		if next.kind != segment.KindPages || next.min != r.a.tail.TXID+1 {
+			continue
+		}
+		first := h
+		if next != k {
+			if first, err = r.line.planned(ctx, next.key(), next.kind); err != nil {
+				return err
+			}
+		}
+		if first.FirstMono > r.target.time {
+			return nil
+		}
+		break
 	}
 	r.inexact = true
 	r.notes = append(r.notes, fmt.Sprintf("the commits between TXID %d (%s) and TXID %d (%s) are no longer restorable one by one: some may have been made before %s",
@@ -138,7 +153,7 @@ func (r *restorer) newer(ctx context.Context) (*segment.Entry, error) {
 	if err != nil || len(o.Entries) == 0 {
 		return nil, err
 	}
-	r.expected.object(o.Size, 1)
+	r.expected.object(o.Size, 0)
 	return o.Entries[len(o.Entries)-1], nil
 }
 
@@ -205,7 +220,7 @@ func (r *restorer) between(ctx context.Context, gap error) error {
 		return at(k.max, h.LastMono)
 	}
 	if i == 0 {
-		return fmt.Errorf("replicate: %s: TXID %d: %w; the earliest is %s (%v)", r.store, r.target.txid, ErrNotRestorable, say(all[0]), gap)
+		return fmt.Errorf("replicate: %s: TXID %d: %w; the earliest is %s: the log before it is no longer there", r.store, r.target.txid, ErrNotRestorable, say(all[0]))
 	}
 	return fmt.Errorf("replicate: %s: TXID %d: %w: the log of that time is no longer there: restore %s or %s instead",
 		r.store, r.target.txid, ErrNotRestorable, say(all[i-1]), say(all[i]))
