@@ -9,6 +9,9 @@ import (
 	"github.com/outwash/outwash/internal/segment"
 )
 
+// lookAttempts is how often a database that others write is looked at.
+const lookAttempts = 50
+
 // PageHashes returns the page size of the database in path and the hash of each of
 // its pages, page 1's first; the lock page's is 0. It holds a read transaction
 // meanwhile, and writes nothing: neither to the database nor to its log.
@@ -22,19 +25,29 @@ func PageHashes(ctx context.Context, path string) (pageSize uint32, hashes []uin
 		return 0, nil, err
 	}
 	defer p.close()
-	if err := p.begin(); err != nil {
-		return 0, nil, err
-	}
-	defer p.end()
-	v, err := d.look()
-	for _, f := range []File{d.wal, d.shm} {
-		if f != nil {
-			defer f.Close()
+	defer func() {
+		for _, f := range []File{d.wal, d.shm} {
+			if f != nil {
+				f.Close()
+			}
+		}
+	}()
+	var v *view
+	for try := 1; ; try++ {
+		if err := p.begin(); err != nil {
+			return 0, nil, err
+		}
+		if v, err = d.look(); err == nil {
+			break
+		}
+		p.end()
+		// A log that is all in the file can begin anew while it is looked at: nothing
+		// keeps its writers from that here.
+		if try == lookAttempts || ctx.Err() != nil {
+			return 0, nil, err
 		}
 	}
-	if err != nil {
-		return 0, nil, err
-	}
+	defer p.end()
 	defer v.close()
 	page := make([]byte, v.pageSize)
 	lock := segment.LockPage(v.pageSize)

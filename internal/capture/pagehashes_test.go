@@ -91,6 +91,71 @@ func TestPageHashes(t *testing.T) {
 	}
 }
 
+// While a program writes and checkpoints, what is read is one of the states between
+// its commits.
+func TestPageHashesWhileWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	db, err := sqlite3.Open("file:" + path + "?_pragma=journal_mode(wal)&_pragma=wal_autocheckpoint(5)&_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Exec("CREATE TABLE t(a)"); err != nil {
+		t.Fatal(err)
+	}
+	read := func() (uint64, error) {
+		_, hashes, err := PageHashes(t.Context(), path)
+		sum := uint64(len(hashes))
+		for _, h := range hashes {
+			sum ^= h
+		}
+		return sum, err
+	}
+	states := map[uint64]bool{}
+	note := func() {
+		sum, err := read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		states[sum] = true
+	}
+	note()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	var seen []uint64
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			sum, err := read()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			seen = append(seen, sum)
+		}
+	}()
+	for range 60 {
+		if err := db.Exec("INSERT INTO t VALUES (randomblob(3000))"); err != nil {
+			t.Fatal(err)
+		}
+		note()
+	}
+	close(stop)
+	<-stopped
+	for _, sum := range seen {
+		if !states[sum] {
+			t.Fatalf("checksum %016x is no state's", sum)
+		}
+	}
+	if len(seen) == 0 {
+		t.Error("nothing was read meanwhile")
+	}
+}
+
 func content(t *testing.T, path string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(path)
