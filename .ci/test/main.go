@@ -57,7 +57,7 @@ var steps = []step{
 			"cmd/outwash TestDoctorAtAWS", "cmd/outwash TestDoctorUnderPolicies", "cmd/outwash TestDoctorInterrupted", "internal/doctor TestDenied", "internal/doctor TestHealthy", "internal/doctor TestConnections", "internal/rclone TestConforms", "internal/rclone TestDeviations", "internal/versitygw TestUsers", "internal/s3proxy TestTLS", "internal/s3proxy TestClock",
 			"internal/objstore TestFileConforms", "internal/objstore TestMemConforms",
 			"internal/segment TestGolden", "internal/segment TestBlockAllocations",
-			"replicate TestCrashAtEveryFailpoint", "replicate TestTwoWritersOneEmptyPath",
+			"replicate TestCrashAtEveryFailpoint", "replicate TestExportCrash", "replicate TestExports", "vfs TestHistoryOfSQL", "replicate TestTwoWritersOneEmptyPath",
 			"replicate/config TestGuide", "replicate/config TestErrors", "replicate/config TestSecretsStaySecret", "replicate/config Example",
 			"s3store TestConforms", "s3store TestConformsWithChecksums", "s3store TestAddress", "s3store TestProvidersRequests", "s3store TestSettingsOnRequests", "s3store TestSecretsInURLs", "s3store TestCredentialSources", "s3store TestProxy", "s3store TestSweepRealServer", "s3store TestWebPageIsNoAnswer", "s3store TestNotFoundBySomebodyElse", "s3store TestDisturbance", "s3store TestStringRoundTrip",
 			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
