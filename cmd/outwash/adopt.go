@@ -242,6 +242,8 @@ func (a *adoption) adopt(ctx context.Context, path string, dir *local.Dir) (err 
 	var once sync.Once
 	engine := replicate.Open(ctx, replicate.EngineOptions{
 		Store: a.store, Source: db, Local: dir, Database: path, MaxLag: replicate.AsFast, Logger: quiet,
+		// How long what stays restorable is the program's to say, which isn't here.
+		Keep: replicate.Keep{Log: replicate.Forever, Pages: replicate.Forever, Snapshots: replicate.Forever, PagesEvery: replicate.Forever, SnapshotEvery: replicate.Forever},
 		OnState: func(s replicate.Status) {
 			switch s.State {
 			case replicate.StateUnreachable:
