@@ -79,7 +79,7 @@ var errReached = errors.New("target reached")
 
 // smallParallelism is how many requests for small log segments run at once by
 // default: what they take is the store's latency. With 20 ms, an hour of them at one
-// a second takes 9 s eight at a time, and 2 s like this (bench).
+// a second takes 9 s eight at a time, and 2 to 3 s like this (bench).
 const (
 	smallParallelism = 64
 	smallSegment     = 64 << 10 // bytes, on average
