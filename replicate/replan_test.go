@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,16 +208,16 @@ func TestRequestsOfTime(t *testing.T) {
 	for _, i := range []int{30, 150, 250, 251, 333, 399} {
 		p := points[i]
 		fs := faultstore.New(mc.store)
-		var logs, exports, heads int
+		var logs, exports, heads atomic.Int32
 		fs.SetHooks(faultstore.Hooks{Before: func(_ context.Context, c faultstore.Call) error {
 			switch {
 			case c.Op != faultstore.Get:
 			case strings.HasPrefix(c.Key, segment.LogPrefix):
-				logs++
+				logs.Add(1)
 			case strings.HasPrefix(c.Key, segment.DataPrefix):
-				heads++
+				heads.Add(1)
 			default:
-				exports++
+				exports.Add(1)
 			}
 			return nil
 		}})
@@ -233,10 +234,10 @@ func TestRequestsOfTime(t *testing.T) {
 		}
 		// Halving 25 exports, those of the base and two beside it; halving 20 log
 		// segments, and reading them.
-		if exports > 1+5+6+2 || logs > 1+5+20+3 {
-			t.Errorf("TXID %d: %d reads of exports, %d of log segments", p.txid, exports, logs)
+		if exports.Load() > 1+5+6+2 || logs.Load() > 1+5+20+3 {
+			t.Errorf("TXID %d: %d reads of exports, %d of log segments", p.txid, exports.Load(), logs.Load())
 		}
-		t.Logf("TXID %d: %d listings, %d reads of exports, %d of data, %d of the log; exact %v", p.txid, fs.Count(faultstore.List), exports, heads, logs, res.Exact)
+		t.Logf("TXID %d: %d listings, %d reads of exports, %d of data, %d of the log; exact %v", p.txid, fs.Count(faultstore.List), exports.Load(), heads.Load(), logs.Load(), res.Exact)
 		if i > 200 && (res.TXID != p.txid || !res.Exact || !bytes.Equal(b, p.state.image())) {
 			t.Errorf("TXID %d: %+v", p.txid, res)
 		}
@@ -285,13 +286,12 @@ func TestObjectsRetiredMeanwhile(t *testing.T) {
 		firsts, lasts := mc.segments()
 		mc.putSnapshot(rng, lasts[5], true)
 		mc.putPages(rng, firsts[6], lasts[10], true)
-		done := false
+		var done atomic.Bool
 		fs := faultstore.New(mc.store)
-		fs.SetHooks(faultstore.Hooks{Before: func(_ context.Context, c faultstore.Call) error {
-			if done || fs.Total() != n {
+		fs.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error {
+			if fs.Total() < n || done.Swap(true) {
 				return nil
 			}
-			done = true
 			var old []string
 			for _, prefix := range []string{segment.SnapshotPrefix, segment.PagesPrefix, segment.DataPrefix} {
 				old = append(old, keys(t, mc.store, prefix)...)
@@ -307,7 +307,7 @@ func TestObjectsRetiredMeanwhile(t *testing.T) {
 		if err != nil || !bytes.Equal(b, mc.m.cur.image()) || !res.Latest || len(res.Notes) > 0 {
 			t.Fatalf("retired before request %d: %v, %+v", n, err, res)
 		}
-		if !done {
+		if !done.Load() {
 			if n < 20 {
 				t.Fatalf("only %d requests", n)
 			}
@@ -387,19 +387,18 @@ func TestObjectChangedWhileRead(t *testing.T) {
 		all := keys(t, mc.store, prefix)
 		key := all[len(all)-1]
 		fs := faultstore.New(mc.store)
-		done := false
+		var done atomic.Bool
 		fs.SetHooks(faultstore.Hooks{Body: func(c faultstore.Call, body io.ReadCloser) io.ReadCloser {
-			if done || c.Key != key {
+			if c.Key != key || done.Swap(true) {
 				return body
 			}
-			done = true
 			b := get(t, mc.store, key)
 			put(t, mc.store, key, append(bytes.Clone(b), 1)) // another version …
 			put(t, mc.store, key, b)                         // … and the first bytes again
 			return &brittle{body, 5}
 		}})
 		res, b, err := restoreTo(t, fs, func(o *RestoreOptions) { o.Parallelism = 1 })
-		if err != nil || !done || !bytes.Equal(b, mc.m.cur.image()) || !res.Latest || len(res.Notes) > 0 {
+		if err != nil || !done.Load() || !bytes.Equal(b, mc.m.cur.image()) || !res.Latest || len(res.Notes) > 0 {
 			t.Errorf("%s: %v, %+v", key, err, res)
 		}
 	}
