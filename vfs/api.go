@@ -101,7 +101,8 @@ const (
 )
 
 // Options of Register. The zero value works for databases whose DSN, or the
-// environment, names the replica. What a DSN says wins over Options.
+// environment, names the replica. What a DSN says wins over Options; so does what the
+// configuration file of a Store says, which the DSN wins over.
 type Options struct {
 	// Base is the name of the VFS to wrap; "" is the driver's default. It must keep
 	// databases in files of their name and size, and may encrypt them.

@@ -15,6 +15,7 @@ import (
 	"github.com/ncruces/go-sqlite3/vfs"
 	"github.com/outwash/outwash/internal/capture"
 	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -188,6 +189,9 @@ func openDir(path string, on local.FS, limit time.Duration) (*local.Dir, error) 
 func (v *replicated) store(db *database) (replicate.Store, error) {
 	if db.p.replica == "" && v.opts.Store != nil {
 		s, err := v.opts.Store(db.path)
+		if c, ok := s.(objstore.Configured); ok && err == nil {
+			db.p, err = db.p.over(c.Params(), v.opts)
+		}
 		if err != nil || s != nil {
 			return s, err
 		}

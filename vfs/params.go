@@ -21,6 +21,7 @@ type params struct {
 	closeTimeout time.Duration
 	keep         replicate.Keep
 	base         url.Values // what is the base VFS's, keys among it: never to be shown
+	dsn          url.Values // all there is: never to be shown
 }
 
 // mentions reports whether a name speaks of replication at all: ATTACH and
@@ -53,7 +54,7 @@ func parseParams(q url.Values, o Options) (params, error) {
 	p := params{
 		restore: o.Restore, maxLag: o.MaxLag,
 		openTimeout: o.OpenTimeout, closeTimeout: o.CloseTimeout, keep: o.Keep,
-		base: baseParams(q),
+		base: baseParams(q), dsn: q,
 	}
 	if p.restore == "" {
 		p.restore = RestoreNever
@@ -111,6 +112,18 @@ func parseParams(q url.Values, o Options) (params, error) {
 		p.closeTimeout = 5 * time.Second
 	}
 	return p, nil
+}
+
+// over returns what the DSN says over what a configuration file does: that over the
+// options.
+func (p params) over(file []string, o Options) (params, error) {
+	q := url.Values{}
+	for _, param := range file {
+		k, v, _ := strings.Cut(param, "=")
+		q.Set(k, v)
+	}
+	maps.Copy(q, p.dsn)
+	return parseParams(q, o)
 }
 
 func duration(s string) (time.Duration, error) {

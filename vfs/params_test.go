@@ -3,12 +3,15 @@ package vfs
 import (
 	"errors"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/replicate"
+	"github.com/outwash/outwash/replicate/config"
 	_ "github.com/outwash/outwash/s3store"
 )
 
@@ -77,4 +80,34 @@ func TestKeepParameters(t *testing.T) {
 	if _, err := parseParams(nil, Options{Keep: replicate.Keep{Log: time.Second}}); !errors.Is(err, replicate.ErrConfig) {
 		t.Errorf("options: %v", err)
 	}
+}
+
+// What a configuration file says of a database beside its replica counts in programs
+// that do no more than documentation shows, above all how long history is kept: over
+// Options, under the DSN.
+func TestConfigurationReachesDatabases(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "t.db")
+	cfg, err := config.Parse("t.yml", []byte(`
+retention: {enabled: false}
+dbs:
+  - path: `+path+`
+    restore-if-db-not-exists: true
+    replica: {path: `+dir+`/replica, sync-interval: 20s}
+    history: {pages-every: 2h}
+`), nil)
+	must(t, err)
+	Register("file", Options{Store: cfg.Store, MaxLag: time.Minute, Keep: replicate.Keep{Log: time.Hour, SnapshotEvery: 3 * time.Hour}})
+	c, err := sqlite3.Open(DSN(path, "", "vfs=file", "replica_keep_pages=5d"))
+	must(t, err)
+	registry.Lock()
+	v := registry.byName["file"]
+	registry.Unlock()
+	p := v.databases.running(path).p
+	want := replicate.Keep{Log: replicate.Forever, Pages: 5 * 24 * time.Hour, Snapshots: replicate.Forever, PagesEvery: 2 * time.Hour, SnapshotEvery: 3 * time.Hour}
+	if p.keep != want || p.maxLag != 20*time.Second || p.restore != RestoreAuto {
+		t.Errorf("%+v, %v, %s; expected %+v", p.keep, p.maxLag, p.restore, want)
+	}
+	must(t, c.Close())
+	must(t, Shutdown(t.Context()))
 }

@@ -144,7 +144,7 @@ func (r *configReport) print(u *ui) {
 		}
 		for _, p := range d.Params {
 			name, value, _ := strings.Cut(p, "=")
-			rows = append(rows, []string{name, value, "for programs: config.Database.Params"})
+			rows = append(rows, []string{name, value, "for programs; what their DSN says wins"})
 		}
 		u.table("  ", []string{"setting", "value", "from"}, rows)
 	}

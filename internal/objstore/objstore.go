@@ -163,3 +163,9 @@ type Sweeper interface {
 type Listed interface {
 	ListedIn() (file string) // "": in none
 }
+
+// A Configured is a Store that comes with what a configuration file says of its
+// database, as keys of a DSN: how long history is kept, for one.
+type Configured interface {
+	Params() []string // key=value
+}

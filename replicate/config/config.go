@@ -41,8 +41,9 @@
 // The older replicas: with one element is accepted. sync-interval is replica_max_lag
 // of the DSN, restore-if-db-not-exists is replica_restore=auto, and history: (of a
 // database, or at the top for all) has keep-log, keep-pages, keep-snapshots,
-// pages-every and snapshot-every: see [Database.Params] and [replicate.Keep]. Paths may begin with ~/, and are otherwise relative to the
-// working directory.
+// pages-every and snapshot-every: see [replicate.Keep]. All of that counts in programs
+// whose vfs.Options have Store: cfg.Store, unless the DSN says otherwise. Paths may
+// begin with ~/, and are otherwise relative to the working directory.
 //
 // Keys of Litestream's that mean nothing here are ignored, with one warning
 // ([Config.Warnings]); docs/config.md lists them. Keys that would change where data
@@ -243,7 +244,8 @@ func (c *Config) Replica(url string) *Database {
 }
 
 // Store opens the replica of the database with this path. It fits the field Store
-// of vfs.Options.
+// of vfs.Options: what the file says of the database beside its replica counts, too,
+// where the DSN says nothing else.
 func (c *Config) Store(path string) (replicate.Store, error) {
 	d, err := c.Database(path)
 	if err != nil {
@@ -259,17 +261,21 @@ func (d *Database) Open(ctx context.Context) (replicate.Store, error) {
 	if err != nil {
 		return nil, d.Explain(err)
 	}
-	return &store{s, d.path}, nil
+	return &store{s, d.path, d.Params()}, nil
 }
 
-// store is a replica's, that says where it is listed.
+// store is a replica's, that says where it is listed, and what else is there.
 type store struct {
 	replicate.Store
-	file string
+	file   string
+	params []string
 }
 
 // ListedIn implements objstore.Listed.
 func (s *store) ListedIn() string { return s.file }
+
+// Params implements objstore.Configured.
+func (s *store) Params() []string { return s.params }
 
 // SweepUploads implements objstore.Sweeper, if the store does.
 func (s *store) SweepUploads(ctx context.Context, prefix string, age time.Duration, ours func(key string) bool) (int, error) {
@@ -280,7 +286,7 @@ func (s *store) SweepUploads(ctx context.Context, prefix string, age time.Durati
 }
 
 // Params are what the file says of the database beside its replica, as parameters
-// for vfs.DSN.
+// for vfs.DSN. Programs that open it with Config.Store need not pass them on.
 func (d *Database) Params() []string {
 	var list []string
 	if d.MaxLag > 0 {

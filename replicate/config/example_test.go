@@ -43,7 +43,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	db, err := sql.Open("sqlite3", vfs.DSN(app.Path, "", append(app.Params(), "vfs=configured")...))
+	db, err := sql.Open("sqlite3", vfs.DSN(app.Path, "", "vfs=configured"))
 	if err != nil {
 		log.Fatal(err)
 	}
