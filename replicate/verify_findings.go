@@ -41,9 +41,10 @@ func (v *verifier) findings() []Finding {
 		all = append(all, *v.root)
 	}
 	broken := slices.ContainsFunc(v.meaning.findings, func(c *cause) bool { return c.Damage() })
+	lost := slices.ContainsFunc(v.meaning.findings, func(c *cause) bool { return len(c.Lost) > 0 })
 	for _, c := range v.meaning.findings {
 		f := c.Finding
-		f.Cost, f.Do = costOf(&f), whatToDo(&f, broken)
+		f.Cost, f.Do = costOf(&f, lost), whatToDo(&f, broken)
 		all = append(all, f)
 	}
 	slices.SortStableFunc(all, func(x, y Finding) int {
@@ -58,8 +59,8 @@ func (v *verifier) findings() []Finding {
 	return all
 }
 
-// costOf says what is lost.
-func costOf(f *Finding) string {
+// costOf says what is lost; lost: something is because of a finding.
+func costOf(f *Finding, lost bool) string {
 	switch {
 	case len(f.Lost) > 0:
 		const most = 5
@@ -80,6 +81,8 @@ func costOf(f *Finding) string {
 		return "what follows can't be restored before that; what is before can"
 	case f.Kind == FindingNewer:
 		return ""
+	case lost: // perhaps it would be there with this object, had it not been lost by another
+		return "nothing more than what the other findings say is lost"
 	}
 	return "nothing: everything that the replica promises can be restored without it"
 }

@@ -93,7 +93,7 @@ var hints = []struct {
 	text string
 }{
 	{replicate.ErrVersion, "install a newer outwash; \"outwash version\" tells which one this is"},
-	{replicate.ErrCorrupt, "\"outwash inspect OBJECT\" shows what is broken; another state may still be whole: see \"outwash ls URL\" and restore's -txid and -timestamp"},
+	{replicate.ErrCorrupt, "\"outwash verify URL\" says what is broken, which states can still be restored (restore's -txid and -timestamp), and what to do"},
 	{replicate.ErrForeign, "\"outwash inspect OBJECT\" shows what it is; nothing was changed"},
 	{replicate.ErrNoReplica, "check the path: a replica has an object called \"outwash\" directly below it"},
 	{replicate.ErrNotRestorable, "\"outwash ls URL\" shows what can be restored"},
