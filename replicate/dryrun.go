@@ -109,8 +109,16 @@ func (r *restorer) dryLogs(ctx context.Context, c *cost) error {
 			if o.Header.External {
 				c.data(o.Root)
 			}
+		case n > 1 && r.target.beyond(o.Header.MaxTXID, o.Header.LastMono):
+			// The target can be the state before.
+			key := segment.LogKey(r.plan.logs[n-2].txid)
+			h, err := r.line.planned(ctx, key, segment.KindLog)
+			if err != nil {
+				return err
+			}
+			r.a.tail = tailOf(&segment.Object{Header: h})
 		}
-		if err := r.dryLog(o); err != nil {
+		if err := r.dryLog(ctx, o); err != nil {
 			return err
 		}
 		next = o.Header.MaxTXID + 1
@@ -121,10 +129,20 @@ func (r *restorer) dryLogs(ctx context.Context, c *cost) error {
 }
 
 // dryLog finds out which of a segment's entries would be applied.
-func (r *restorer) dryLog(o *segment.Object) error {
+func (r *restorer) dryLog(ctx context.Context, o *segment.Object) error {
 	h := o.Header
 	r.a.prev, r.a.chain = h, o.Chain
-	for _, e := range o.Entries {
+	if h.External && !r.target.beyond(h.MaxTXID, h.LastMono) {
+		if h.MaxTXID > r.a.tail.TXID {
+			r.a.tail = tailOf(o)
+		}
+		return nil
+	}
+	entries, err := r.line.entries(ctx, o)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
 		ok, err := r.a.wanted(e)
 		if err != nil {
 			return fmt.Errorf("replicate: %s: %w", h.Key(), err)
@@ -132,9 +150,6 @@ func (r *restorer) dryLog(o *segment.Object) error {
 		if ok {
 			r.a.done(e)
 		}
-	}
-	if h.External && !r.target.beyond(h.MaxTXID, h.LastMono) && h.MaxTXID > r.a.tail.TXID {
-		r.a.tail = tailOf(o)
 	}
 	return nil
 }

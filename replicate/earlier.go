@@ -88,31 +88,39 @@ func (l *line) newest(ctx context.Context, txid uint64, n int) ([]logKey, error)
 
 // stateIn returns the TXID of the newest entry in o that leaves the state; 0: none.
 func (l *line) stateIn(ctx context.Context, o *segment.Object, sum, commit uint64) (txid uint64, err error) {
-	if o.Header.Post == sum && o.Header.Commit == commit {
-		return o.Header.MaxTXID, nil
+	switch h := o.Header; {
+	case h.Post == sum && h.Commit == commit:
+		return h.MaxTXID, nil
+	case h.External && h.Entries == 1:
+		return 0, nil
 	}
-	look := func(e *segment.Entry) {
+	entries, err := l.entries(ctx, o)
+	for _, e := range entries {
 		if e.Post == sum && e.Commit == commit {
 			txid = e.MaxTXID
 		}
 	}
-	for _, e := range o.Entries {
-		look(e)
+	return txid, err
+}
+
+// entries returns the entries of a segment; those of an external one are without
+// blocks, and are read from its data object.
+func (l *line) entries(ctx context.Context, o *segment.Object) ([]*segment.Entry, error) {
+	if !o.Header.External {
+		return o.Entries, nil
 	}
-	if !o.Header.External || o.Header.Entries == 1 {
-		return txid, nil
-	}
+	var all []*segment.Entry
 	dec := o.Frames()
 	for i := range o.Root.Frames {
 		recs, err := nextFrame(ctx, l.store, o, dec, i)
 		if err != nil {
-			return 0, fmt.Errorf("replicate: %s: %w", segment.LogKey(o.Header.MinTXID), err)
+			return nil, fmt.Errorf("replicate: %s: %w", segment.LogKey(o.Header.MinTXID), err)
 		}
 		for _, rec := range recs {
 			if rec.Entry != nil {
-				look(rec.Entry)
+				all = append(all, rec.Entry)
 			}
 		}
 	}
-	return txid, dec.Close()
+	return all, dec.Close()
 }

@@ -38,9 +38,14 @@ func (r *restorer) checkReached(ctx context.Context) error {
 	return r.checkExact(ctx)
 }
 
-// checkExact finds out whether a time that the log doesn't have any more can be told
-// to be between the base and the commit behind it.
+// checkExact finds out whether a time can be told to be between the state's commit and
+// the one behind it: it may lie within a merge, or where the log is no longer there.
 func (r *restorer) checkExact(ctx context.Context) error {
+	if e := r.a.after; e != nil && r.target.time != 0 && e.FirstMono <= r.target.time {
+		r.inexact = true
+		r.notes = append(r.notes, fmt.Sprintf("TXID %d to %d, committed from %s to %s, were merged: those of them that were made before %s can't be restored without the others (-txid %[2]d)",
+			e.MinTXID, e.MaxTXID, stamp(e.FirstMono), stamp(e.LastMono), stamp(r.target.time)))
+	}
 	if !r.plan.gone {
 		return nil
 	}

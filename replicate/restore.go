@@ -72,9 +72,9 @@ type RestoreResult struct {
 	PageSegments int    `json:"page_segments"`
 	Base         uint64 `json:"base"`
 	Latest       bool   `json:"latest"` // TXID is the replica's newest
-	// Exact: this is the state that was asked for. Of a time that is further back
-	// than the log it is false where there may have been later commits before that
-	// time, which can no longer be restored one by one; Notes say so.
+	// Exact: this is the state that was asked for. Of a time within merged commits, or
+	// further back than the log, it is false where there may have been later commits
+	// before that time, which can't be restored one by one; Notes say so.
 	Exact    bool     `json:"exact"`
 	Notes    []string `json:"notes,omitempty"` // what people should know
 	Pages    uint64   `json:"pages"`
@@ -151,7 +151,7 @@ type restorer struct {
 	base   []*segment.Object // of the plan, without their data objects
 	a      *applier
 	latest bool
-	// inexact and notes are what the result says of a time that the log no longer has.
+	// inexact and notes are what the result says of a time whose state isn't there.
 	inexact  bool
 	notes    []string
 	expected cost // of a dry run

@@ -24,6 +24,7 @@ Every transaction can be restored as long as the log is kept (24 hours, unless t
 writer was told otherwise), older states where a page segment or a snapshot ends:
 "outwash ls" shows them. A -timestamp older than the log gives the newest of those
 that isn't later, and a note says between which transactions the others are gone.
+So does one within commits that were merged, as they are where too many wait.
 
 -if-db-not-exists and -if-replica-exists make it a line of a start script: it does
 nothing, and succeeds, if the database is there, or if there is no replica yet.
