@@ -37,6 +37,7 @@ type baseLoader struct {
 type baseLayer struct {
 	key    exportKey
 	o      *segment.Object // nil: to be read again
+	chain  segment.Hash    // its chain value
 	first  []uint32        // number of the first block in each frame, and of the one behind the last
 	frames [][]byte        // of a data object; nil: to be read again
 }
@@ -107,7 +108,7 @@ func (b *baseLoader) index(ctx context.Context, k exportKey, o *segment.Object) 
 	im.pageSize, im.commit = h.PageSize, h.Commit
 	im.hashes = resize(im.hashes, kept, h.Commit)
 	b.winner = resize(b.winner, kept, h.Commit)
-	b.layers = append(b.layers, baseLayer{key: k})
+	b.layers = append(b.layers, baseLayer{key: k, chain: o.Chain})
 	l := &b.layers[len(b.layers)-1]
 	l.o = o
 	var err error

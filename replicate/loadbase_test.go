@@ -145,3 +145,50 @@ func TestParallelOfSmallSegments(t *testing.T) {
 		}
 	}
 }
+
+// swapStore gives another object from the second reading on.
+type swapStore struct {
+	Store
+	mu   sync.Mutex
+	key  string
+	read int
+	then []byte
+}
+
+func (s *swapStore) Get(ctx context.Context, key string, r Range) (io.ReadCloser, ObjectInfo, error) {
+	s.mu.Lock()
+	if key == s.key {
+		if s.read++; s.read > 1 {
+			s.mu.Unlock()
+			return io.NopCloser(bytes.NewReader(s.then)), ObjectInfo{Key: key, Size: int64(len(s.then))}, nil
+		}
+	}
+	s.mu.Unlock()
+	return s.Store.Get(ctx, key, r)
+}
+
+// A snapshot that is too large to be held can be another one when it is read again:
+// deleted, and written once more with other blocks.
+func TestExportIsAnotherOneWhenReadAgain(t *testing.T) {
+	mc := newMachine(t, objstore.NewMem(), 78)
+	p := mc.open()
+	mc.m.mu.Lock()
+	large(mc.m, 60)
+	mc.m.mu.Unlock()
+	txid := p.sync(t)
+	p.close(t)
+	var objects [][]byte
+	var key string
+	for seed := range uint64(2) { // in blocks of other sizes
+		key = mc.putSnapshot(rand.New(rand.NewPCG(seed, 2)), txid, false).key()
+		objects = append(objects, get(t, mc.store, key))
+	}
+	for i, first := range objects {
+		put(t, mc.store, key, first)
+		store := &swapStore{Store: mc.store, key: key, then: objects[1-i]}
+		_, image, err := restoreTo(t, store, func(o *RestoreOptions) { o.forget = true })
+		if err != nil || !bytes.Equal(image, mc.m.cur.image()) {
+			t.Errorf("%v: %d bytes", err, len(image))
+		}
+	}
+}

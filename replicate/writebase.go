@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/segment"
 )
 
@@ -22,8 +23,12 @@ func (b *baseLoader) pages(ctx context.Context) error {
 		return err
 	}
 	wins := make([]bool, b.blocks+1)
+	expected := uint64(0)
 	for _, w := range b.winner {
 		wins[w] = true
+		if w != 0 {
+			expected++
+		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.parallelism())
@@ -35,6 +40,9 @@ func (b *baseLoader) pages(ctx context.Context) error {
 	}
 	err := g.Wait()
 	b.a.im.written = b.meter.pages.Load()
+	if err == nil && b.a.im.written != expected { // a mistake of ours: no image may be missing
+		err = fmt.Errorf("replicate: %d of the base's %d pages were written", b.a.im.written, expected)
+	}
 	return err
 }
 
@@ -49,6 +57,9 @@ func (b *baseLoader) layer(ctx context.Context, g *errgroup.Group, l *baseLayer,
 		var err error
 		if o, err = b.readExport(ctx, l.key); err != nil {
 			return err
+		}
+		if key := l.key.key(); o.Chain != l.chain { // retired, and written once more with other blocks
+			return &lostError{key, fmt.Errorf("replicate: read %s: %w", key, objstore.ErrChanged)}
 		}
 	}
 	if !o.Header.External {
