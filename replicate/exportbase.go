@@ -44,7 +44,7 @@ func (h *exporter) run(ctx context.Context, gen uint64) error {
 // earlier: a writer whose clock was ahead once does not put off all that follows.
 func (h *exporter) look(ctx context.Context) error {
 	h.mu.Lock()
-	looked, end := h.looked, h.end
+	looked, end, from := h.looked, h.end, h.track.from()
 	h.mu.Unlock()
 	if looked {
 		return nil
@@ -59,7 +59,9 @@ func (h *exporter) look(ctx context.Context) error {
 		if k.max > end.TXID { // of another line, whatever it is
 			continue
 		}
-		if k.max > last.max {
+		// One that somebody else wrote inside of what this session tracks is no base:
+		// the track can't be cut there. The page segment may begin before it.
+		if k.max > last.max && k.max <= from {
 			last = k
 		}
 		if k.kind == segment.KindSnapshot && k.max > snap.max {

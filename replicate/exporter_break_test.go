@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -301,4 +302,87 @@ func TestExportLost(t *testing.T) {
 		t.Errorf("%d snapshots, %d page segments", snapshots, pages)
 	}
 	mc.checkNewest()
+}
+
+// A database that gets another page size just when a page segment is to be written is
+// not continued by one: nobody could restore it.
+func TestExportOfAnotherPageSize(t *testing.T) {
+	mc := newMachine(t, objstore.NewMem(), 14)
+	clock := mc.clock.(*autoClock)
+	armed := make(chan bool, 1)
+	var p *process
+	p = mc.open(condense(time.Hour, 24*time.Hour), func(o *EngineOptions) {
+		o.Failpoint = func(at string) error {
+			select {
+			case <-armed:
+			default:
+				return nil
+			}
+			if at != "copy-before" {
+				armed <- true
+				return nil
+			}
+			mc.m.whole(1024)
+			p.src.signal()
+			for h := p.history; ; runtime.Gosched() { // until it is acknowledged
+				h.mu.Lock()
+				size := h.end.PageSize
+				h.mu.Unlock()
+				if size == 1024 {
+					return nil
+				}
+			}
+		}
+	})
+	mc.m.commit()
+	p.sync(t)
+	for i := range 4 {
+		clock.add(time.Hour)
+		mc.m.commit()
+		if i == 2 {
+			armed <- true
+		}
+		p.sync(t)
+		p.settled(t)
+	}
+	p.close(t)
+	if snapshots, pages := mc.checkExports(); snapshots != 2 || pages != 1 {
+		t.Errorf("%d snapshots, %d page segments", snapshots, pages)
+	}
+	mc.checkNewest()
+}
+
+// A snapshot that somebody else wrote behind the session's beginning doesn't keep page
+// segments from being written, though what changed since is not known by itself.
+func TestExportBesideSnapshot(t *testing.T) {
+	for _, every := range []time.Duration{24 * time.Hour, Forever} {
+		mc := newMachine(t, objstore.NewMem(), 15)
+		clock := mc.clock.(*autoClock)
+		p := mc.open(condense(time.Hour, 24*time.Hour))
+		mc.m.commit()
+		p.sync(t)
+		clock.add(2 * time.Hour)
+		mc.m.commit()
+		p.sync(t)
+		p.settled(t)
+		p.close(t) // there is a snapshot
+		p = mc.open(condense(time.Hour, every))
+		mc.m.commit()
+		p.sync(t)
+		res, err := WriteSnapshot(t.Context(), SnapshotOptions{Store: mc.store, TempDir: t.TempDir()})
+		if err != nil || !res.Written {
+			t.Fatal(res, err)
+		}
+		for range 3 {
+			clock.add(90 * time.Minute)
+			mc.m.commit()
+			p.sync(t)
+			p.settled(t)
+		}
+		p.close(t)
+		if snapshots, pages := mc.checkExports(); snapshots != 2 || pages != 3 {
+			t.Errorf("%v: %d snapshots, %d page segments", every, snapshots, pages)
+		}
+		mc.checkNewest()
+	}
 }

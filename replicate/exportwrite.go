@@ -53,6 +53,10 @@ func (h *exporter) write(ctx context.Context, gen uint64, kind segment.Kind, bas
 		return err
 	}
 	end, c, err := h.position(copied)
+	if err == nil && (end.PageSize != header.PageSize || kind == segment.KindPages && c.whole) {
+		// The page size changed after it was decided what to write.
+		err = fmt.Errorf("replicate: TXID %d does not continue what was to be copied: %w", end.TXID, local.ErrCopyLost)
+	}
 	if err != nil {
 		return err
 	}
