@@ -60,7 +60,7 @@ func Prune(ctx context.Context, opts PruneOptions) (*PruneResult, error) {
 	if info == nil {
 		return nil, fmt.Errorf("replicate: %s: %w (there is no object %s)", opts.Store, ErrNoReplica, segment.InfoKey)
 	}
-	v := inventory{line{opts.Store, info.Database}, map[string]string{}}
+	v := inventory{line: line{opts.Store, info.Database}, names: map[string]described{}}
 	h, err := retryValue(ctx, func() (holdings, error) { return v.whole(ctx) })
 	if err != nil {
 		return nil, err

@@ -202,7 +202,7 @@ func (r *retention) findNeeded(settled []exportKey) {
 	}
 	for n, x := range r.h.exports {
 		if x.kind != segment.KindPages || r.void[n] || !r.young(x.modified, r.keep.Pages) ||
-			i == len(r.h.log) || x.max < r.h.log[i].txid || x.max >= r.holder {
+			i == len(r.h.log) || x.max < r.h.log[i].txid || x.max >= r.base {
 			continue
 		}
 		at := uint64(0)

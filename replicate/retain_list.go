@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sort"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,11 +14,23 @@ import (
 	"github.com/outwash/outwash/internal/segment"
 )
 
+// expiredSegments is how many log segments a session lists at a time, if there are
+// more that are too old: what was kept for years and isn't to be kept any more goes
+// in pieces, of which each takes some ten MB of memory and about 1000 requests.
+const expiredSegments = 500_000
+
 // An inventory lists what retention decides about. It remembers what descriptors
-// say, which never changes: a session reads each once.
+// say: a session reads each once, unless people delete it and it is written anew.
 type inventory struct {
 	line  line
-	names map[string]string // of data objects, "" for none, by the descriptor's key
+	most  int                  // instead of expiredSegments, in tests; 0: that
+	names map[string]described // by the descriptor's key
+}
+
+// described is what a descriptor says.
+type described struct {
+	modified time.Time
+	data     string // key of its data object; "": it has none
 }
 
 // whole lists everything.
@@ -56,15 +70,46 @@ func (v *inventory) expired(ctx context.Context, keep Keep, newest uint64) (h ho
 	}
 	if keep.Log != Forever {
 		old, future := h.now.Add(-max(keep.Log, retainMargin)).UnixMicro(), h.now.Add(retainMargin).UnixMicro()
+		enough := v.enough(&h)
 		err = v.listLog(ctx, "", func(o logObject) bool {
 			h.log = append(h.log, o)
-			return o.claim() || o.modified < old || o.modified > future && o.txid != newest
+			return o.claim() || (o.modified < old || o.modified > future && o.txid != newest) && !enough(o.txid)
 		})
 		if err != nil {
 			return h, err
 		}
 	}
 	return h, v.lookAgain(ctx, &h)
+}
+
+// enough returns what reports, told of each log segment but claims, whether so many
+// were listed that the rest is for the next time. The last one counts as promised
+// then. There is a snapshot behind the first, so that something goes.
+func (v *inventory) enough(h *holdings) func(txid uint64) bool {
+	most := v.most
+	if most == 0 {
+		most = expiredSegments
+	}
+	there := h.listed()
+	n, first := 0, uint64(0)
+	return func(txid uint64) bool {
+		if n++; n == 1 {
+			first = txid
+		}
+		return n >= most && slices.ContainsFunc(h.exports, func(x heldExport) bool {
+			return x.kind == segment.KindSnapshot && first < x.max && x.max <= txid &&
+				(x.data == "" || there[x.data]) && h.now.Sub(x.modified) > retainMargin
+		})
+	}
+}
+
+// listed has the keys of h.data.
+func (h *holdings) listed() map[string]bool {
+	there := make(map[string]bool, len(h.data))
+	for _, o := range h.data {
+		there[o.Key] = true
+	}
+	return there
 }
 
 func (v *inventory) listLog(ctx context.Context, after string, yield func(logObject) bool) error {
@@ -85,13 +130,12 @@ func (v *inventory) exportsAndData(ctx context.Context, h *holdings) error {
 	if err != nil {
 		return err
 	}
-	there := map[string]bool{}
 	for o, err := range v.line.store.List(ctx, segment.DataPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("replicate: list %s: %w", segment.DataPrefix, err)
 		}
 		if _, _, ok := segment.ParseDataKey(o.Key); ok {
-			h.data, there[o.Key] = append(h.data, o), true
+			h.data = append(h.data, o)
 		}
 	}
 	if h.exports, err = v.describe(ctx, keys); err != nil {
@@ -102,23 +146,61 @@ func (v *inventory) exportsAndData(ctx context.Context, h *holdings) error {
 			delete(v.names, k)
 		}
 	}
-	// That a listing lacks something is a reason to look, not to delete.
-	for _, x := range h.exports {
+	return v.findData(ctx, h, h.exports)
+}
+
+// findData looks for data objects of exports that the listing lacks: that it does is
+// a reason to look, not to delete.
+func (v *inventory) findData(ctx context.Context, h *holdings, exports []heldExport) error {
+	there := h.listed()
+	for _, x := range exports {
 		if x.data == "" || there[x.data] {
 			continue
 		}
-		body, o, err := v.line.store.Get(ctx, x.data, Range{Length: 1})
-		switch {
-		case errors.Is(err, objstore.ErrNotExist):
-			continue
-		case err != nil:
-			return fmt.Errorf("replicate: read %s: %w", x.data, err)
+		o, err := v.find(ctx, x.data)
+		if err != nil {
+			return err
 		}
-		body.Close()
-		o.Key = x.data
-		h.data = append(h.data, o)
+		if o != nil {
+			h.data = append(h.data, *o)
+		}
 	}
 	return nil
+}
+
+// findLog does so for log segments that data objects are of.
+func (v *inventory) findLog(ctx context.Context, h *holdings) error {
+	looked := map[uint64]bool{}
+	for _, d := range h.data {
+		txid, _, _ := segment.ParseDataKey(d.Key)
+		i := sort.Search(len(h.log), func(i int) bool { return h.log[i].txid >= txid })
+		if txid == 0 || i == len(h.log) || h.log[i].txid == txid || looked[txid] || h.now.Sub(d.Modified) <= retainMargin {
+			continue
+		}
+		looked[txid] = true
+		o, err := v.find(ctx, segment.LogKey(txid))
+		if err != nil {
+			return err
+		}
+		if o != nil {
+			h.log = slices.Insert(h.log, i, logObject{txid, o.Size, o.Modified.UnixMicro()})
+		}
+	}
+	return nil
+}
+
+// find asks for an object that a listing lacks; nil: there is none.
+func (v *inventory) find(ctx context.Context, key string) (*ObjectInfo, error) {
+	body, o, err := v.line.store.Get(ctx, key, Range{Length: 1})
+	if errors.Is(err, objstore.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("replicate: read %s: %w", key, err)
+	}
+	body.Close()
+	o.Key = key
+	return &o, nil
 }
 
 func holds(keys []exportKey, key string) bool {
@@ -130,9 +212,13 @@ func holds(keys []exportKey, key string) bool {
 	return false
 }
 
-// lookAgain lists the descriptors once more if data is about to go because none
-// names it: one may have been published since.
+// lookAgain looks for the log segments of data that is about to go because there are
+// none, and lists the descriptors once more if data is because none names it: one may
+// have been published since.
 func (v *inventory) lookAgain(ctx context.Context, h *holdings) error {
+	if err := v.findLog(ctx, h); err != nil {
+		return err
+	}
 	named := map[string]bool{}
 	for _, x := range h.exports {
 		named[x.data] = true
@@ -157,12 +243,9 @@ func (v *inventory) lookAgain(ctx context.Context, h *holdings) error {
 	for _, x := range h.exports {
 		known[x.key()] = true
 	}
-	for _, x := range again {
-		if !known[x.key()] { // so young that it stays in any case
-			h.exports = append(h.exports, x)
-		}
-	}
-	return nil
+	again = slices.DeleteFunc(again, func(x heldExport) bool { return known[x.key()] })
+	h.exports = append(h.exports, again...)
+	return v.findData(ctx, h, again)
 }
 
 // describe finds out the data objects of exports. Those that were deleted since
@@ -174,8 +257,8 @@ func (v *inventory) describe(ctx context.Context, keys []exportKey) ([]heldExpor
 	g.SetLimit(historyRequests)
 	for i, k := range keys {
 		list[i].exportKey = k
-		if name, ok := v.names[k.key()]; ok {
-			list[i].data = name
+		if d, ok := v.names[k.key()]; ok && d.modified.Equal(k.modified) {
+			list[i].data = d.data
 			continue
 		}
 		g.Go(func() (err error) {
@@ -192,7 +275,7 @@ func (v *inventory) describe(ctx context.Context, keys []exportKey) ([]heldExpor
 	n := 0
 	for i, x := range list {
 		if !gone[i] {
-			v.names[x.key()] = x.data
+			v.names[x.key()] = described{x.modified, x.data}
 			list[n] = x
 			n++
 		}

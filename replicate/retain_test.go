@@ -249,6 +249,7 @@ func (w *retainWorld) round() {
 	r := newRetention(h, w.keep)
 	w.sameWhenCut(h, r)
 	plans := []deletion{r.deletion()}
+	w.lessWhenCut(h, plans[0])
 	seen := []holdings{h}
 	if w.rng.IntN(3) == 0 {
 		w.step()

@@ -117,7 +117,7 @@ func deleteAll(ctx context.Context, store Store, list []ObjectInfo, done func([]
 func (e *Engine) retain(ctx context.Context, newest uint64) {
 	r := &e.retainer
 	if r.names == nil {
-		r.inventory = inventory{line{e.opts.Store, e.databaseID()}, map[string]string{}}
+		r.line, r.names = line{e.opts.Store, e.databaseID()}, map[string]described{}
 		r.keep = e.opts.Keep.withDefaults()
 	}
 	if r.keep.Log == Forever && r.keep.Pages == Forever && r.keep.Snapshots == Forever {
