@@ -47,7 +47,7 @@ const (
 func (k Keep) Check() error {
 	k = k.withDefaults()
 	if k.Log != Forever && k.Log < minKeepLog {
-		return fmt.Errorf("replicate: the log is to be kept for %v: %v at least, so that restores under way find it: %w", k.Log, minKeepLog, ErrConfig)
+		return fmt.Errorf("replicate: the log is to be kept for %s: %s at least, so that restores under way find it: %w", FormatKeepDuration(k.Log), FormatKeepDuration(minKeepLog), ErrConfig)
 	}
 	return nil
 }

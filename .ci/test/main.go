@@ -54,15 +54,18 @@ var steps = []step{
 			"internal/killtest TestKill", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
 			"internal/model TestProtocol", "internal/model TestPlantedBugs",
+			"cmd/outwash TestScript/prune", "cmd/outwash TestScript/snapshot", "cmd/outwash TestScript/verify", "cmd/outwash TestAdoptDeletesNothing",
 			"cmd/outwash TestDoctorAtAWS", "cmd/outwash TestDoctorUnderPolicies", "cmd/outwash TestDoctorInterrupted", "internal/doctor TestDenied", "internal/doctor TestHealthy", "internal/doctor TestConnections", "internal/rclone TestConforms", "internal/rclone TestDeviations", "internal/versitygw TestUsers", "internal/s3proxy TestTLS", "internal/s3proxy TestClock",
 			"internal/objstore TestFileConforms", "internal/objstore TestMemConforms",
 			"internal/segment TestGolden", "internal/segment TestBlockAllocations",
 			"replicate TestCrashAtEveryFailpoint", "replicate TestExportCrash", "replicate TestExports", "vfs TestHistoryOfSQL", "replicate TestTwoWritersOneEmptyPath",
+			"replicate TestRestoreWithWhatIsLeft", "replicate TestRestoreWhileRetaining", "replicate TestObjectsRetiredMeanwhile", "replicate TestRetain", "replicate TestWriteSnapshot",
+			"replicate TestVerifyEachObjectDeleted", "replicate TestVerifyEachRegionFlipped", "replicate TestVerifySpliced", "replicate TestVerifyWhileWritten", "replicate TestVerifyLife",
 			"replicate/config TestGuide", "replicate/config TestErrors", "replicate/config TestSecretsStaySecret", "replicate/config Example",
 			"s3store TestConforms", "s3store TestConformsWithChecksums", "s3store TestAddress", "s3store TestProvidersRequests", "s3store TestSettingsOnRequests", "s3store TestSecretsInURLs", "s3store TestCredentialSources", "s3store TestProxy", "s3store TestSweepRealServer", "s3store TestWebPageIsNoAnswer", "s3store TestNotFoundBySomebodyElse", "s3store TestDisturbance", "s3store TestStringRoundTrip",
 			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
 			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestForeignRandom", "vfs TestRepairBytes",
-			"vfs TestModes", "vfs TestSettings", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs", "vfs TestMonth", "replicate TestRetainKeepsPromises",
+			"vfs TestModes", "vfs TestSettings", "vfs TestConfigurationReachesDatabases", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs", "vfs TestMonth", "replicate TestRetainKeepsPromises",
 			"vfs TestSchedules", "vfs TestSchedulesHaveTeeth", "internal/crashdisk TestPowerLoss",
 			"vfs TestCopy", "vfs TestCopyHoldsNobody", "vfs TestCopyDamaged", "internal/capture TestCopyUnseenWrite",
 			"vfs TestStackRandom", "vfs TestStackRefusals",
@@ -84,7 +87,7 @@ var steps = []step{
 		// The race detector allocates, which the first test counts. The others are long
 		// and have one goroutine of their own: the steps above run them.
 		args: []string{"-race", "-short", "-timeout=9m", "-skip=^(TestBlockAllocations|TestLockPage|TestSettings|TestModes|TestStackModes|TestSchedulesHaveTeeth|TestGatesHaveTeeth|TestPeers.*|TestOthersBugs|TestRepair.*|TestHole.*|TestTable.*|TestCopy(CannotKeepUp|Damaged|Lost|AfterStart)|TestP[0-9].*)$", "./vfs", "./replicate", "./s3store", "./internal/capture", "./internal/local", "./internal/objstore/...", "./internal/segment"},
-		must: []string{"vfs TestRandom", "vfs TestFirstContact", "replicate TestTwoWritersOneEmptyPath", "s3store TestConforms", "internal/objstore TestMemConforms"},
+		must: []string{"vfs TestRandom", "vfs TestFirstContact", "replicate TestTwoWritersOneEmptyPath", "replicate TestExports", "replicate TestRestoreWhileRetaining", "replicate TestVerifyWhileWritten", "s3store TestConforms", "internal/objstore TestMemConforms"},
 	},
 	{name: "bench", about: "the benchmarks' own tests", args: []string{"-timeout=5m", "./..."}, dir: "bench"},
 }
