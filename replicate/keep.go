@@ -16,7 +16,9 @@ import (
 // since the last of both, as a page segment. So a restore reads a snapshot, a few
 // page segments and a piece of the log, however old the replica is.
 type Keep struct {
-	// Log is how long every transaction stays restorable. Default: DefaultKeepLog.
+	// Log is how long every transaction stays restorable, and with them the page
+	// segments and snapshots of that time, if it is longer than theirs. Default:
+	// DefaultKeepLog.
 	Log time.Duration
 	// Pages is how long the ends of page segments stay restorable. Default:
 	// DefaultKeepPages.

@@ -140,3 +140,30 @@ func (w *retainWorld) lessWhenCut(h holdings, whole deletion) {
 		}
 	}
 }
+
+// A log that is kept for longer than snapshots keeps those of its time, as
+// docs/history.md says.
+func TestRetainLongLogKeepsSnapshots(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Unix(1_700_000_000, 0)
+	h := holdings{now: now}
+	for i := range 400 {
+		at := now.Add(time.Duration(i-399) * day)
+		h.log = append(h.log, logObject{uint64(i + 1), 300, at.UnixMicro()})
+		h.exports = append(h.exports, heldExport{exportKey: exportKey{kind: segment.KindSnapshot, min: 1, max: uint64(i + 1), modified: at}})
+	}
+	for _, c := range []struct {
+		keep Keep
+		want int
+	}{{Keep{}, 31}, {Keep{Log: 365 * day}, 366}} {
+		left := len(h.exports)
+		for _, o := range newRetention(h, c.keep).deletion().segments {
+			if strings.HasPrefix(o.Key, segment.SnapshotPrefix) {
+				left--
+			}
+		}
+		if left != c.want {
+			t.Errorf("keep %+v: %d snapshots stay, %d expected", c.keep, left, c.want)
+		}
+	}
+}
