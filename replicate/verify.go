@@ -254,7 +254,13 @@ func (v *verifier) run(ctx context.Context) ([]Finding, error) {
 			return nil, err
 		}
 	}
-	return findings, v.compare(ctx)
+	if err := v.compare(ctx); err != nil {
+		return nil, err
+	}
+	if v.db.grown {
+		v.findings() // for what can be restored now; what is wrong, the next verification says
+	}
+	return findings, nil
 }
 
 func (v *verifier) wait(ctx context.Context) error {

@@ -66,6 +66,7 @@ type comparer struct {
 	sum    uint64
 	found  uint64 // TXID of the newest entry that leaves the state
 	moving bool   // database or replica have changed meanwhile
+	grown  bool   // the replica has, since findings were made
 	result *Comparison
 }
 
@@ -110,6 +111,7 @@ func (v *verifier) compare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		c.grown = c.grown || grown
 		end := v.end()
 		if end != nil {
 			c.note(end.Post, end.Commit, end.MaxTXID)
@@ -213,6 +215,6 @@ func (v *verifier) differ(r *Comparison) {
 			r.First = append(r.First, uint64(i)+1)
 		}
 	}
-	r.What = fmt.Sprintf("%d of the database's %d pages differ from the replica's newest state, TXID %d (%d pages): %s",
+	r.What = fmt.Sprintf("%d pages differ (the database has %d, the replica's newest state, TXID %d, has %d): %s",
 		r.Differing, len(c.Hashes), r.Newest, len(theirs), why)
 }

@@ -3,8 +3,10 @@ package replicate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -153,7 +155,7 @@ func TestVerifyAgainst(t *testing.T) {
 	e := mc.m.commit()
 	r := verify(t, mc.store, against)
 	c = r.Against
-	if c.State != AgainstDiffers || c.Differing == 0 || len(c.First) == 0 || !errors.Is(r.Err(), ErrDiverged) || len(r.Findings) > 0 {
+	if c.State != AgainstDiffers || c.Differing == 0 || len(c.First) == 0 || !strings.Contains(c.What, fmt.Sprintf("the database has %d, ", c.Pages)) || !errors.Is(r.Err(), ErrDiverged) || len(r.Findings) > 0 {
 		t.Errorf("a commit more: %+v, %v, %d blocks", c, r.Err(), len(e.Blocks))
 	}
 	mc.m.whole(1024)
@@ -198,6 +200,9 @@ func TestVerifyAgainstWhileWritten(t *testing.T) {
 	})
 	if r.Against.State != AgainstEqual || r.Err() != nil {
 		t.Errorf("%+v, %v", r.Against, r.Err())
+	}
+	if n := len(r.Restorable); n == 0 || r.Restorable[n-1].To != r.TXID {
+		t.Errorf("the newest is TXID %d, restorable are %v", r.TXID, r.Restorable)
 	}
 	p.sync(t)
 	p.close(t)
