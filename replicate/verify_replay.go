@@ -86,12 +86,16 @@ func sameExports(a, b []exportKey) bool {
 	return slices.EqualFunc(a, b, func(x, y exportKey) bool { return x.key() == y.key() })
 }
 
-// load puts the layers of a base on one another. It stops at one that is damaged.
+// load puts the layers of a base on one another, unless one of them is damaged.
 func (l *layers) load(ctx context.Context, v *verifier, base []exportKey) error {
+	damaged := func(k exportKey) bool {
+		f := v.exports[k.key()]
+		return f != nil && len(f.faults) > 0
+	}
+	if slices.ContainsFunc(base, damaged) { // nothing is read in vain
+		return nil
+	}
 	for _, k := range base {
-		if f := v.exports[k.key()]; f != nil && len(f.faults) > 0 {
-			return nil
-		}
 		got, err := v.openExport(ctx, k)
 		if err != nil || got.fault != nil {
 			return err
