@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -189,6 +190,44 @@ func TestExportIsAnotherOneWhenReadAgain(t *testing.T) {
 		_, image, err := restoreTo(t, store, func(o *RestoreOptions) { o.forget = true })
 		if err != nil || !bytes.Equal(image, mc.m.cur.image()) {
 			t.Errorf("%v: %d bytes", err, len(image))
+		}
+	}
+}
+
+// As many things are read at once as were asked for, and no more.
+func TestInOrderParallelism(t *testing.T) {
+	for _, parallel := range []int{1, 2, 7} {
+		var mu sync.Mutex
+		running, most := 0, 0
+		full := make(chan struct{})
+		var once sync.Once
+		next := 0
+		err := inOrder(t.Context(), ahead[int]{
+			n: 30, parallel: parallel,
+			size: func(int) int64 { return 1 },
+			fetch: func(_ context.Context, i int) (int, error) {
+				mu.Lock()
+				running++
+				if most = max(most, running); running == parallel {
+					once.Do(func() { close(full) })
+				}
+				mu.Unlock()
+				<-full // the first ones come together
+				runtime.Gosched()
+				mu.Lock()
+				running--
+				mu.Unlock()
+				return i, nil
+			},
+		}, func(i, v int) error {
+			if i != next || v != i {
+				t.Errorf("%d: %d, expected %d", i, v, next)
+			}
+			next++
+			return nil
+		})
+		if err != nil || next != 30 || most != parallel {
+			t.Errorf("%d at once, expected %d: %v, %d", most, parallel, err, next)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func inOrder[T any](ctx context.Context, a ahead[T], use func(i int, v T) error)
 	g, ctx := errgroup.WithContext(ctx)
 	budget := semaphore.NewWeighted(prefetchBytes)
 	weight := func(i int) int64 { return min(max(a.size(i), 4096), prefetchBytes) }
-	queue := make(chan chan fetched, a.parallel)
+	queue := make(chan chan fetched, a.parallel-1) // one more is waited for
 	g.Go(func() error {
 		defer close(queue)
 		for i := range a.n {
