@@ -39,9 +39,9 @@ type retainer struct {
 
 // deletion is what goes, in the order in which it goes.
 type deletion struct {
+	orphans  []ObjectInfo // data that goes whatever becomes of the others
 	segments []ObjectInfo // log segments, ascending; then page segments; then snapshots
 	data     []ObjectInfo // of those
-	orphans  []ObjectInfo // data that goes whatever becomes of the others
 }
 
 func (r *retention) deletion() (d deletion) {
@@ -75,14 +75,17 @@ func (r *retention) deletion() (d deletion) {
 	return d
 }
 
-// run deletes. Data goes once all that might name it is gone: what is left then,
-// is for the next time. done is told of each batch.
+// run deletes. Orphans go first: who publishes what names one must not have done so
+// for as long as retainMargin by then, and the rest can take hours. Other data goes
+// once all that might name it is gone: what is left then, is for the next time. done
+// is told of each batch.
 func (d deletion) run(ctx context.Context, store Store, done func([]ObjectInfo)) error {
+	orphans := deleteAll(ctx, store, d.orphans, done)
 	failed := deleteAll(ctx, store, d.segments, done)
 	if failed == nil {
 		failed = deleteAll(ctx, store, d.data, done)
 	}
-	return errors.Join(failed, deleteAll(ctx, store, d.orphans, done))
+	return errors.Join(failed, orphans)
 }
 
 // deleteAll goes on where single objects can't be deleted, because they are locked,
