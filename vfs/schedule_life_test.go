@@ -64,6 +64,7 @@ type conf struct {
 	closeTimeout     time.Duration
 	maxLag           time.Duration
 	keep             replicate.Keep
+	hurried          bool // by its clock sessions are long
 	smooth           bool // no faults of the store
 	steady           bool // processes die only when told
 }
@@ -134,6 +135,9 @@ func (l *life) live() (err error) {
 	}
 	if l.seed%2 == 0 {
 		l.conf.keep = replicate.Keep{PagesEvery: time.Millisecond, SnapshotEvery: 300 * time.Millisecond}
+	}
+	if l.seed%4 == 0 {
+		l.conf.keep, l.conf.hurried = replicate.Keep{PagesEvery: time.Second, SnapshotEvery: pick(r, replicate.Forever, replicate.Forever, time.Hour)}, true
 	}
 	l.conf.journal = pick(r, "wal", "wal", "wal", "wal", "delete", "truncate", "persist")
 	l.conf.loose = l.conf.synchronous == "OFF" || l.conf.synchronous == "NORMAL" && l.conf.journal != "wal" ||
@@ -277,9 +281,29 @@ func (l *life) finish() error {
 	if err != nil || h.TXID == 0 {
 		return err
 	}
-	n, _, err := l.restore(1 + l.r.Uint64N(h.TXID))
-	if err == nil && n < 0 {
-		err = errors.New("an older state restored is a state that never was")
+	points := []uint64{1 + l.r.Uint64N(h.TXID)}
+	for _, s := range h.Snapshots {
+		points = append(points, s.TXID)
+	}
+	for _, s := range h.PageSegments {
+		points = append(points, s.TXID)
+	}
+	l.r.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+	for _, txid := range points[:min(len(points), 8)] {
+		n, _, err := l.restore(txid)
+		if err == nil && n < 0 {
+			err = errors.New("an older state restored is a state that never was")
+		}
+		if err != nil {
+			return fmt.Errorf("TXID %d: %w", txid, err)
+		}
+	}
+	if len(points) == 1 {
+		return nil
+	}
+	v, err := replicate.Verify(context.Background(), replicate.VerifyOptions{Store: l.bucket, ReadData: true})
+	if err == nil && v.Damaged() > 0 {
+		err = fmt.Errorf("verify finds: %+v", v.Findings)
 	}
 	return err
 }

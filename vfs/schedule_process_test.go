@@ -22,6 +22,16 @@ type fastClock struct{}
 func (fastClock) Now() time.Time                         { return time.Now() }
 func (fastClock) After(d time.Duration) <-chan time.Time { return time.After(d / 200) }
 
+// hurriedClock is one by which sessions live for hours, so that they ask what there is
+// to continue.
+type hurriedClock struct{ fastClock }
+
+var clockBegan = time.Now()
+
+func (hurriedClock) Now() time.Time {
+	return clockBegan.Add(10000 * time.Since(clockBegan))
+}
+
 // start starts a process on the machine and opens the database. With refusal,
 // that may be refused: refusal says why not.
 func (l *life) start(refusal func(error) error) error {
@@ -51,10 +61,14 @@ func (l *life) start(refusal func(error) error) error {
 	if l.verbose == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	var clock replicate.Clock = fastClock{}
+	if l.conf.hurried {
+		clock = hurriedClock{}
+	}
 	if l.owns {
 		opts.Restore = RestoreAuto
 	}
-	opts.hooks = hooks{failpoint: func(name string) error { return p.failpoint(l, name) }, off: l.teeth.off, files: m.disk, clock: fastClock{},
+	opts.hooks = hooks{failpoint: func(name string) error { return p.failpoint(l, name) }, off: l.teeth.off, files: m.disk, clock: clock,
 		limits: func(o *capture.Options) { o.CopyBytes = 8 * l.conf.pageSize }}
 	Register(p.vfs, opts)
 	p.weather = fair
