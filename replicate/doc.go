@@ -3,6 +3,9 @@
 // An [Engine] takes entries from a [Source], puts them into log segments and
 // creates those, one after the other, in a [Store]. [Restore] rebuilds the
 // database from the store at any transaction, [ReadHistory] says which there are.
+// While it writes, an engine condenses the replica and deletes what is too old, as
+// [Keep] says; [WriteSnapshot] and [Prune] do that where none runs, and [Verify]
+// checks the whole.
 //
 //	Source --entries--> Engine --log/<TXID>--> Store --> Restore --> file
 //

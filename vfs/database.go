@@ -129,11 +129,11 @@ func (db *database) start(v *replicated) (err error) {
 	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
 		return fmt.Errorf("vfs: replication is not supported on %s yet", runtime.GOOS)
 	}
-	if err := db.readable(); err != nil {
+	store, err := v.store(db) // which may know more of db.p
+	if err != nil {
 		return err
 	}
-	store, err := v.store(db)
-	if err != nil {
+	if err := db.readable(); err != nil {
 		return err
 	}
 	if db.dir, err = openDir(db.path, db.stack.files(db.opts.hooks.files), db.p.openTimeout); err != nil {

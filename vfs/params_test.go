@@ -110,4 +110,13 @@ dbs:
 	}
 	must(t, c.Close())
 	must(t, Shutdown(t.Context()))
+
+	Register("file_encrypted", Options{Base: "adiantum", Store: cfg.Store})
+	c, err = sqlite3.Open(DSN(path, "", "vfs=file_encrypted", "hexkey="+testKey))
+	if err == nil {
+		c.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "writes a plain database") {
+		t.Errorf("restored over a VFS that encrypts: %v", err)
+	}
 }
