@@ -94,6 +94,15 @@ func TestSupersededBlocksAreNotRead(t *testing.T) {
 			t.Fatalf("no log segment begins at %d", before+1)
 		}
 	}
+	for _, forget := range []bool{false, true} {
+		var last Progress
+		res, _, err := restoreTo(t, mc.store, func(o *RestoreOptions) {
+			o.forget, o.Progress = forget, func(p Progress) { last = p }
+		})
+		if err != nil || last.Fetched != last.Total || last.Fetched != res.Fetched {
+			t.Errorf("%v: %d bytes of %d at the end, %d in all", err, last.Fetched, last.Total, res.Fetched)
+		}
+	}
 	store := &rangesStore{Store: mc.store, read: map[string]int64{}}
 	res, image, err := restoreTo(t, store)
 	if err != nil || !bytes.Equal(image, mc.m.cur.image()) || res.PageSegments != 1 {

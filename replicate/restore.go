@@ -224,11 +224,20 @@ func (r *restorer) rebuild(ctx context.Context, f file) error {
 	return r.checkReached(ctx)
 }
 
-// expect adds o's data object to what is to be read.
+// expect adds o's data object to what is to be read; of one of which nothing is applied
+// the blocks are not.
 func (r *restorer) expect(o *segment.Object) {
-	if o.Header.External {
-		r.meter.total.Add(o.Root.Size)
+	if !o.Header.External {
+		return
 	}
+	size := o.Root.Size
+	if o.Header.MaxTXID <= r.a.tail.TXID {
+		size = segment.DataHeaderSize
+		for i := range o.Root.Frames {
+			size += o.Root.Frames[i].Size()
+		}
+	}
+	r.meter.total.Add(size)
 }
 
 // readBase gives the objects of the base to use, in order. r.base keeps them without

@@ -51,9 +51,13 @@ func (b *baseLoader) layer(ctx context.Context, g *errgroup.Group, l *baseLayer,
 	o := l.o
 	l.o = nil
 	if !anyTrue(wins[l.first[0]:l.first[len(l.first)-1]]) {
+		for i := range l.frames {
+			b.readsOnly(o, i, nil)
+		}
 		return nil
 	}
 	if o == nil {
+		b.meter.total.Add(l.key.size)
 		var err error
 		if o, err = b.readExport(ctx, l.key); err != nil {
 			return err
@@ -77,12 +81,14 @@ func (b *baseLoader) externalPages(ctx context.Context, g *errgroup.Group, o *se
 	for i, frame := range l.frames {
 		first := l.first[i]
 		if !anyTrue(wins[first:l.first[i+1]]) {
+			b.readsOnly(o, i, nil)
 			continue
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if frame == nil {
+			b.meter.total.Add(o.Root.Frames[i].Size())
 			if frame, err = fetchFrame(ctx, b.store, o, i); err != nil {
 				return err
 			}
@@ -99,7 +105,9 @@ func (b *baseLoader) externalPages(ctx context.Context, g *errgroup.Group, o *se
 				refs, numbers = append(refs, &blocks[j]), append(numbers, number)
 			}
 		}
-		for _, run := range runs(refs) {
+		all := runs(refs)
+		b.readsOnly(o, i, all)
+		for _, run := range all {
 			mine := numbers[:len(run)]
 			numbers = numbers[len(run):]
 			g.Go(func() error {
@@ -113,6 +121,21 @@ func (b *baseLoader) externalPages(ctx context.Context, g *errgroup.Group, o *se
 		}
 	}
 	return nil
+}
+
+// readsOnly takes the blocks of frame i that aren't in these runs from what is to be read.
+func (b *baseLoader) readsOnly(o *segment.Object, i int, runs [][]*segment.Block) {
+	at := int64(segment.DataHeaderSize)
+	if i > 0 {
+		f := &o.Root.Frames[i-1]
+		at = f.Offset + f.Size()
+	}
+	skipped := o.Root.Frames[i].Offset - at
+	for _, run := range runs {
+		last := run[len(run)-1]
+		skipped -= last.Offset + int64(last.Stored) - run[0].Offset
+	}
+	b.meter.total.Add(-skipped)
 }
 
 func anyTrue(list []bool) bool {
