@@ -67,7 +67,7 @@ func oneArg(verb, what string, args []string) (string, error) {
 	case len(args) == 0 || args[0] == "":
 		return "", usagef("%s is missing: see \"outwash help %s\"", what, verb)
 	case len(args) > 1:
-		return "", usagef("one %s expected, and there is also %q", what, args[1])
+		return "", usagef("%s is expected, and there is also %q", what, args[1])
 	}
 	return args[0], nil
 }

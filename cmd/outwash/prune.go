@@ -153,7 +153,7 @@ func printPrune(u *ui, res *replicate.PruneResult, times keepTimes, long bool) {
 	u.fields("",
 		"replica", res.Replica,
 		"database", res.Database,
-		"keeps", fmt.Sprintf("every transaction for %s, ends of page segments for %s, snapshots for %s", times.Log, times.Pages, times.Snapshots),
+		"keeps", strings.ReplaceAll(fmt.Sprintf("every transaction for %s, ends of page segments for %s, snapshots for %s", times.Log, times.Pages, times.Snapshots), "for forever", "forever"),
 		"until", now)
 	var objects [2]int
 	var bytes [2]int64
