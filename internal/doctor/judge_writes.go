@@ -78,7 +78,7 @@ func (j *judge) listing() {
 	}
 }
 
-// deletes judges what only tidying up needs: replication works without.
+// deletes judges what retention and tidying up need: replication works without.
 func (j *judge) deletes() {
 	for _, d := range []struct {
 		check, good, bad string
@@ -93,7 +93,7 @@ func (j *judge) deletes() {
 		last := &j.r.Checks[len(j.r.Checks)-1]
 		last.State = Warning
 		j.r.Warnings++
-		last.Remedy = strings.TrimSuffix("replication works without, but what failed uploads leave is not tidied up: "+last.Remedy, ": ")
+		last.Remedy = strings.TrimSuffix("replication works without, but history that is too old stays, and what failed uploads leave: "+last.Remedy, ": ")
 	}
 	if t := j.f.Vanished; t != nil && t.Err != nil {
 		j.add(explained(Finding{Check: checkVanished, State: Warning, Text: "what was just deleted is still listed", Millis: millis(t)}, t.Err))
