@@ -109,7 +109,7 @@ dbs:
 		t.Errorf("%+v, %v, %s; expected %+v", p.keep, p.maxLag, p.restore, want)
 	}
 	must(t, c.Close())
-	must(t, Shutdown(t.Context()))
+	must(t, v.databases.running(path).shutdown(t.Context())) // alone: what other tests killed is not all uploaded
 
 	Register("file_encrypted", Options{Base: "adiantum", Store: cfg.Store})
 	c, err = sqlite3.Open(DSN(path, "", "vfs=file_encrypted", "hexkey="+testKey))
