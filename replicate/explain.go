@@ -72,6 +72,9 @@ func (r *restorer) checkExact(ctx context.Context) error {
 		}
 		break
 	}
+	if r.aside.timeless != nil { // it may be the one that was asked for
+		return r.aside.timeless
+	}
 	r.inexact = true
 	r.notes = append(r.notes, fmt.Sprintf("the commits between TXID %d (%s) and TXID %d (%s) are no longer restorable one by one: some may have been made before %s",
 		r.a.tail.TXID, stamp(r.a.tail.LastTime), k.max, stamp(h.LastMono), stamp(r.target.time)))

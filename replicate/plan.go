@@ -180,6 +180,9 @@ func (l *line) makePlan(ctx context.Context, t target, aside map[string]bool) (p
 	case t.time != 0:
 		beyond, err = search(beyond, func(i int) (bool, error) {
 			h, err := l.planned(ctx, exports[i].key(), exports[i].kind)
+			if err != nil && isVerdict(err) {
+				err = &timelessError{exports[i].key(), err}
+			}
 			return err == nil && h.LastMono > t.time, err
 		})
 	}
@@ -277,6 +280,15 @@ func stray(logs []logKey, i int, later bool) bool {
 	return i < len(logs) && logs[i].size == segment.ClaimSize &&
 		(i+1 == len(logs) && later || i+1 < len(logs) && logs[i+1].txid != logs[i].txid+1)
 }
+
+// timelessError says that the time of an export isn't known, because it is damaged.
+type timelessError struct {
+	key string
+	err error
+}
+
+func (e *timelessError) Error() string { return e.err.Error() }
+func (e *timelessError) Unwrap() error { return e.err }
 
 // search is sort.Search with errors.
 func search(n int, f func(int) (bool, error)) (int, error) {

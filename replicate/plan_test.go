@@ -1,10 +1,13 @@
 package replicate
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/segment"
@@ -159,6 +162,57 @@ func TestJoint(t *testing.T) {
 		first, err := l.joint(t.Context(), c.at, c.until, c.logs)
 		if errors.Is(err, errGap) != c.gap || !c.gap && (err != nil || first != c.first) {
 			t.Errorf("%s: %d, %v", c.name, first, err)
+		}
+	}
+}
+
+// A snapshot or page segment whose header is damaged keeps nobody from restoring the
+// times before it for which the log is there; for others it is named.
+func TestTimesBesideDamagedExport(t *testing.T) {
+	mc := newMachine(t, objstore.NewMem(), 6)
+	p := mc.open()
+	for range 20 {
+		mc.m.mu.Lock()
+		mc.m.commitN(1, 2)
+		mc.m.mu.Unlock()
+		p.sync(t)
+	}
+	p.close(t)
+	rng := rand.New(rand.NewPCG(1, 1))
+	firsts, lasts := mc.segments()
+	var exports []exportKey
+	for i, start := 5, 1; i < len(lasts); i += 5 {
+		if i == 10 {
+			exports = append(exports, mc.putSnapshot(rng, lasts[i], true))
+		}
+		exports = append(exports, mc.putPages(rng, firsts[start], lasts[i], i == 15))
+		start = i + 1
+	}
+	points := mc.points()
+	for _, log := range []bool{true, false} {
+		if !log { // of the first half
+			for _, first := range firsts[1:11] {
+				mc.store.Delete(t.Context(), segment.LogKey(first))
+			}
+		}
+		for _, k := range exports {
+			whole := get(t, mc.store, k.key())
+			b := bytes.Clone(whole)
+			b[100] ^= 1
+			put(t, mc.store, k.key(), b)
+			for _, p := range points {
+				res, image, err := restoreTo(t, mc.store, func(o *RestoreOptions) { o.Timestamp = time.UnixMicro(p.time) })
+				switch {
+				case err == nil && res.Exact && (res.TXID != p.txid || !bytes.Equal(image, p.state.image())):
+					t.Errorf("%s is damaged: at the time of TXID %d: another state: %+v", k.key(), p.txid, res)
+				case err == nil && !res.Exact && (log || len(res.Notes) == 0 || slices.ContainsFunc(res.Notes, func(s string) bool { return strings.Contains(s, k.key()) })):
+					t.Errorf("%s is damaged: at the time of TXID %d: not exact: %+v", k.key(), p.txid, res)
+				case errors.Is(err, ErrCorrupt) && strings.Contains(err.Error(), k.key()) && (!log || p.txid >= k.max):
+				case err != nil && (log || !errors.Is(err, ErrNotRestorable)):
+					t.Errorf("%s is damaged: at the time of TXID %d: %v", k.key(), p.txid, err)
+				}
+			}
+			put(t, mc.store, k.key(), whole)
 		}
 	}
 }

@@ -24,6 +24,9 @@ type aside struct {
 	notes []string
 	lost  map[string]int // how often each object was missing
 	first error          // about the first export that was put aside
+	// timeless is about one that is damaged, while a time was looked for. Without it
+	// only an answer counts that is exact.
+	timeless error
 }
 
 // attempts makes a plan and carries it out. Where objects of it are gone by then,
@@ -62,6 +65,11 @@ func (r *restorer) attempts(ctx context.Context, carryOut func() error) error {
 // retires reports whether err says that an object is missing without which another
 // plan can be made.
 func (r *restorer) retires(err error) bool {
+	if timeless := (*timelessError)(nil); errors.As(err, &timeless) {
+		r.leaveOut(timeless.key, err, "%s could not be used: it is damaged", timeless.key)
+		r.aside.timeless = err
+		return true
+	}
 	lost := (*lostError)(nil)
 	if !errors.As(err, &lost) {
 		return errors.Is(err, errGap) && r.gap()
@@ -77,13 +85,18 @@ func (r *restorer) retires(err error) bool {
 	case k == "": // data of the log, say
 		return n < lostAttempts
 	case isData && n > 1 || n >= lostAttempts:
-		r.aside.keys[k] = true
-		r.aside.notes = append(r.aside.notes, fmt.Sprintf("%s could not be used: %s is missing", k, lost.key))
-		if r.aside.first == nil {
-			r.aside.first = err
-		}
+		r.leaveOut(k, err, "%s could not be used: %s is missing", k, lost.key)
 	}
 	return true
+}
+
+// leaveOut puts an export aside.
+func (r *restorer) leaveOut(key string, err error, note string, args ...any) {
+	r.aside.keys[key] = true
+	r.aside.notes = append(r.aside.notes, fmt.Sprintf(note, args...))
+	if r.aside.first == nil {
+		r.aside.first = err
+	}
 }
 
 // gap reports whether a gap in the log can be planned around: what was listed first
