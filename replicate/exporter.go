@@ -143,6 +143,19 @@ func (h *exporter) published(p lastExport) {
 	h.note(nil)
 }
 
+// voided notes that the data of the export at TXID max is missing. If that is the
+// newest snapshot, or a page segment on it, nothing can rest on them: the next export
+// is a snapshot.
+func (h *exporter) voided(max uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if max == 0 || max < h.snapshot.max {
+		return
+	}
+	h.e.log.Warn("data of a snapshot or page segment is missing: what it is of can't be restored. The next export is a snapshot", "txid", max)
+	h.snapshot.kind = 0
+}
+
 // endsAt reports whether a log segment must end where the source's entries have
 // taken up so many TXIDs since it began.
 func (h *exporter) endsAt(emitted uint64) bool {

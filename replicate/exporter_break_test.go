@@ -386,3 +386,43 @@ func TestExportBesideSnapshot(t *testing.T) {
 		mc.checkNewest()
 	}
 }
+
+// Somebody deletes the data of the only snapshot while a session goes on: it writes
+// another one, on which the replica can be restored again.
+func TestExportAfterItsDataWasLost(t *testing.T) {
+	clock := newAutoClock()
+	mem := objstore.NewMemAt(clock.Now)
+	mc := newMachine(t, mem, 72)
+	mc.clock = clock
+	grown(mc.m, 300)
+	mc.m.notOurs = true
+	p := mc.open(condense(time.Hour, 10*24*time.Hour), func(o *EngineOptions) { o.Keep.Log = time.Hour })
+	p.sync(t)
+	mc.m.notOurs = false
+	work := func(hours int) {
+		for range 2 * hours {
+			clock.add(31 * time.Minute)
+			mc.m.mu.Lock()
+			mc.m.commitN(1, 12)
+			mc.m.mu.Unlock()
+			p.sync(t)
+			p.settled(t)
+		}
+	}
+	work(3)
+	deleted := 0
+	for _, k := range exportsOf(t, mem) {
+		if o, _, _ := readExport(t, mem, k); k.kind == segment.KindSnapshot && o.Header.External {
+			if err := mem.Delete(t.Context(), o.DataKey()); err != nil {
+				t.Fatal(err)
+			}
+			deleted++
+		}
+	}
+	if deleted != 1 {
+		t.Fatalf("%d snapshots with a data object", deleted)
+	}
+	work(4)
+	mc.checkNewest()
+	p.close(t)
+}

@@ -128,7 +128,7 @@ func (e *Engine) retain(ctx context.Context, newest uint64) {
 	}
 	now := e.clock.Now()
 	objects, bytes := 0, int64(0)
-	err := r.once(ctx, newest, func(batch []ObjectInfo) {
+	void, err := r.once(ctx, newest, func(batch []ObjectInfo) {
 		objects += len(batch)
 		for _, o := range batch {
 			bytes += o.Size
@@ -137,6 +137,7 @@ func (e *Engine) retain(ctx context.Context, newest uint64) {
 	if ctx.Err() != nil {
 		err = nil
 	}
+	e.history.voided(void)
 	e.mu.Lock()
 	s := &e.status.Retention
 	s.Last, s.Error, s.Remedy = now, "", ""
@@ -165,14 +166,21 @@ func (e *Engine) databaseID() ID {
 	return id
 }
 
-func (r *retainer) once(ctx context.Context, newest uint64, done func([]ObjectInfo)) error {
+// once deletes what goes, and returns the newest export that is void; 0: none is.
+func (r *retainer) once(ctx context.Context, newest uint64, done func([]ObjectInfo)) (void uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, retainTime)
 	defer cancel()
 	h, err := r.expired(ctx, r.keep, newest)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return newRetention(h, r.keep).deletion().run(ctx, r.line.store, done)
+	ret := newRetention(h, r.keep)
+	for i, x := range h.exports {
+		if ret.void[i] {
+			void = max(void, x.max)
+		}
+	}
+	return void, ret.deletion().run(ctx, r.line.store, done)
 }
 
 func retainRemedy(err error) string {
