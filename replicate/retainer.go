@@ -116,15 +116,16 @@ func deleteAll(ctx context.Context, store Store, list []ObjectInfo, done func([]
 // are commits, and after something was published. newest is the first TXID of a log
 // segment, not a claim, that this session has just created: who could do that is not
 // fenced, and the time of it is the store's. Failures end nothing: they are told
-// once, and by the status.
-func (e *Engine) retain(ctx context.Context, newest uint64) {
+// once, and by the status. It returns the TXID of the newest export that is void; 0:
+// none is.
+func (e *Engine) retain(ctx context.Context, newest uint64) (void uint64) {
 	r := &e.retainer
 	if r.names == nil {
 		r.line, r.names = line{e.opts.Store, e.databaseID()}, map[string]described{}
 		r.keep = e.opts.Keep.withDefaults()
 	}
 	if r.keep.Log == Forever && r.keep.Pages == Forever && r.keep.Snapshots == Forever {
-		return
+		return 0
 	}
 	now := e.clock.Now()
 	objects, bytes := 0, int64(0)
@@ -137,7 +138,6 @@ func (e *Engine) retain(ctx context.Context, newest uint64) {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	e.history.voided(void)
 	e.mu.Lock()
 	s := &e.status.Retention
 	s.Last, s.Error, s.Remedy = now, "", ""
@@ -156,6 +156,7 @@ func (e *Engine) retain(ctx context.Context, newest uint64) {
 		r.told = true
 		e.log.Warn("what the history needs no more can't be deleted, replication goes on", "error", err, "remedy", retainRemedy(err))
 	}
+	return void
 }
 
 // databaseID is the replica's, for goroutines that e.end doesn't belong to.
@@ -166,7 +167,7 @@ func (e *Engine) databaseID() ID {
 	return id
 }
 
-// once deletes what goes, and returns the newest export that is void; 0: none is.
+// once deletes what goes, and returns what retain does.
 func (r *retainer) once(ctx context.Context, newest uint64, done func([]ObjectInfo)) (void uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, retainTime)
 	defer cancel()

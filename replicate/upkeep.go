@@ -64,7 +64,7 @@ func (e *Engine) upkeep(ctx context.Context) {
 	e.group.Go(func() error {
 		defer cancel(nil)
 		if retain {
-			e.retain(run, newest)
+			h.voided(e.retain(run, newest))
 		}
 		var err error
 		if export {
