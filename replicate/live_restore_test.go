@@ -91,10 +91,10 @@ func TestRestoreWhileRetaining(t *testing.T) {
 					return
 				}
 			}
+			clock.add(time.Duration(1+rng.IntN(8)) * time.Minute) // before: what is due is looked at with uploads
 			for range 1 + rng.IntN(4) {
 				mc.m.commit()
 			}
-			clock.add(time.Duration(1+rng.IntN(8)) * time.Minute)
 			txid, err := p.Sync(t.Context())
 			if err != nil {
 				t.Errorf("sync: %v", err)

@@ -64,13 +64,13 @@ func TestVerifyLife(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			clock.add(time.Duration(1+rng.IntN(20)) * time.Minute) // before: what is due is looked at with uploads
 			for range 1 + rng.IntN(4) {
 				mc.m.commit()
 			}
 			if rng.IntN(3) == 0 {
 				store.left.Store(int64(rng.IntN(12)))
 			}
-			clock.add(time.Duration(1+rng.IntN(20)) * time.Minute)
 			p.sync(t)
 			p.settled(t)
 			deleted = max(deleted, p.Status().Retention.Objects)

@@ -259,6 +259,7 @@ func TestMonth(t *testing.T) {
 		days = 4
 	}
 	m := newMonth(t)
+	resting := 0
 	for m.day() < days {
 		day, before, uploads := m.day(), m.store.Total(), m.commits+m.claims
 		rest := day >= 15 && day < 20
@@ -283,8 +284,11 @@ func TestMonth(t *testing.T) {
 		// In an hour with commits: what is due is written (1), read (1), and at most
 		// twice it is looked for what can go (5 listings, 3 deletions).
 		switch most := uploads + 18*(2+2*8) + reads; {
-		case rest && requests > 0:
-			t.Errorf("day %d: nobody writes, and %d requests are made", day, requests)
+		case rest:
+			// What the last upload began may end now: one look for what can go.
+			if resting += requests; resting > 5+3 {
+				t.Errorf("day %d: nobody writes, and %d requests were made", day, resting)
+			}
 		case requests > most:
 			t.Errorf("day %d: %d requests for %d uploads, expected at most %d", day, requests, uploads, most)
 		}
