@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,8 +22,9 @@ import (
 type retainStore struct {
 	*objstore.Mem
 	now     time.Time
-	asked   []string // "list log/", "get …", "delete N"
-	listed  int      // objects that listings gave
+	mu      sync.Mutex // asked
+	asked   []string   // "list log/", "get …", "delete N"
+	listed  int        // objects that listings gave
 	deleted []string
 	locked  func(key string) bool // its deletion is denied
 	hidden  func(key string) bool // listings lack it
@@ -35,7 +37,9 @@ func newRetainStore() *retainStore {
 }
 
 func (s *retainStore) Get(ctx context.Context, key string, r Range) (io.ReadCloser, ObjectInfo, error) {
+	s.mu.Lock()
 	s.asked = append(s.asked, "get "+key)
+	s.mu.Unlock()
 	return s.Mem.Get(ctx, key, r)
 }
 
