@@ -211,7 +211,7 @@ func TestCopy(t *testing.T) {
 		for _, journal := range []string{"wal", "wal", "wal", "delete", "truncate", "persist", "memory"} {
 			size := 512 << (n * 3 % 8)
 			n++
-			if testing.Short() && n != 2 && n != 4 && n != 10 {
+			if testing.Short() && n != 2 && n != 10 {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s%s/%d", base, journal, size), func(t *testing.T) {
