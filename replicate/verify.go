@@ -163,7 +163,7 @@ func (r *VerifyResult) Err() error {
 // never having been written, unless a snapshot or page segment is left that ends
 // with it.
 //
-// Memory: 8 bytes a page, some 500 bytes a log segment, and 64 MiB.
+// Memory: some 24 bytes a page, some 500 bytes a log segment, and 64 MiB.
 //
 // Errors: [ErrNoReplica], [ErrVersion] about the root, and those of stores.
 func Verify(ctx context.Context, opts VerifyOptions) (VerifyResult, error) {
