@@ -405,6 +405,9 @@ func TestStoreOutage(t *testing.T) {
 	mc.m.commit()
 	for p.Status().State != StateUnreachable {
 	}
+	if s := p.Status(); s.Error == "" || !strings.Contains(s.Remedy, "by itself") {
+		t.Fatalf("%+v", s)
+	}
 	for range 10 {
 		mc.m.commit()
 	}
@@ -456,7 +459,10 @@ func TestBadCredentialsFailAtOpenAndPassLater(t *testing.T) {
 	p.sync(t)
 	denied.Store(true)
 	mc.m.commit()
-	for p.Status().State != StateUnreachable {
+	for p.Status().State != StateDenied {
+	}
+	if s := p.Status(); !strings.Contains(s.Remedy, "credentials") || s.Backlog != 1 || p.WriteError() != nil {
+		t.Fatalf("%+v, %v", s, p.WriteError())
 	}
 	denied.Store(false)
 	p.sync(t)

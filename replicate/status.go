@@ -60,6 +60,7 @@ type State string
 const (
 	StateOpening     State = "opening"     // finding out how database and replica relate
 	StateUnreachable State = "unreachable" // the store doesn't answer; commits wait on this machine
+	StateDenied      State = "denied"      // the store refuses: credentials or permissions; commits wait on this machine
 	StateExporting   State = "exporting"   // writing the first snapshot
 	StateReplicating State = "replicating" // commits go to the store
 	StateFenced      State = "fenced"      // another session extended the replica; writes fail
@@ -158,6 +159,9 @@ func (e *Engine) setState(state State, err error) {
 	e.status.Error, e.status.Remedy = "", ""
 	if err != nil {
 		e.status.Error, e.status.Remedy = err.Error(), remedy(err)
+		if e.status.Remedy == "" && state == StateUnreachable { // a plain error of the network
+			e.status.Remedy = remedy(ErrUnreachable)
+		}
 	}
 	e.mu.Unlock()
 	if !changed && !news {
@@ -177,6 +181,14 @@ func (e *Engine) setState(state State, err error) {
 	if changed && e.opts.OnState != nil {
 		e.opts.OnState(e.Status())
 	}
+}
+
+// waiting is the state of an engine whose last request failed, and will be repeated.
+func waiting(err error) State {
+	if errors.Is(err, ErrDenied) {
+		return StateDenied
+	}
+	return StateUnreachable
 }
 
 // trying notes a failed attempt that will be repeated.

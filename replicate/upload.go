@@ -267,7 +267,7 @@ func (e *Engine) persist(ctx context.Context, what string, state State, f func(c
 			}
 			return err
 		}
-		e.trying(StateUnreachable, err)
+		e.trying(waiting(err), err)
 		hurry := e.closing // hastens one attempt, not all
 		if e.isClosing() {
 			hurry = nil

@@ -209,7 +209,7 @@ func (db *database) decided(limit time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-db.engine.Decided():
-		if db.engine.Status().State == replicate.StateUnreachable {
+		if s := db.engine.Status().State; s == replicate.StateUnreachable || s == replicate.StateDenied {
 			db.capture.Unreachable()
 		}
 		return cmp.Or(db.engine.WriteError(), db.engine.Err())

@@ -246,7 +246,7 @@ func (a *adoption) adopt(ctx context.Context, path string, dir *local.Dir) (err 
 		Keep: replicate.Keep{Log: replicate.Forever, Pages: replicate.Forever, Snapshots: replicate.Forever, PagesEvery: replicate.Forever, SnapshotEvery: replicate.Forever},
 		OnState: func(s replicate.Status) {
 			switch s.State {
-			case replicate.StateUnreachable:
+			case replicate.StateUnreachable, replicate.StateDenied:
 				a.u.note("outwash: adopt: trying on: %s", s.Error)
 			case replicate.StateOpening:
 			default:
