@@ -162,6 +162,9 @@ type Options struct {
 	// Settings are by name what URLs and configuration files may say (see the
 	// package documentation), credentials among it.
 	Settings objstore.Settings
+
+	// client puts another HTTP client into the place of the store's own.
+	client func(own s3.HTTPClient, t Target) (s3.HTTPClient, error)
 }
 
 // withDefaults: settings win over options, options over what the provider wants.
@@ -213,7 +216,9 @@ func open(ctx context.Context, rawURL string, settings objstore.Settings) (*stor
 	if a.wishes.profile != "" {
 		opts = append(opts, config.WithSharedConfigProfile(a.wishes.profile))
 	}
-	cfg, err := loadConfig(ctx, credentialsTimeout, opts...)
+	cfg, err := objstore.Share(ctx, sharedConfig{a.wishes.profile}, func() (aws.Config, error) {
+		return loadConfig(ctx, credentialsTimeout, opts...)
+	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("s3store: %w", err)
@@ -225,8 +230,20 @@ func open(ctx context.Context, rawURL string, settings objstore.Settings) (*stor
 		}
 		return nil, fmt.Errorf("s3store: AWS configuration (environment, shared configuration files; AWS_CA_BUNDLE must name a file of certificates): %w: %w", objstore.ErrConfig, err)
 	}
-	return newStore(cfg, a, Options{})
+	return newStore(cfg, a, Options{client: func(own s3.HTTPClient, t Target) (s3.HTTPClient, error) {
+		return objstore.Share(ctx, sharedClient{a.wishes.profile, t.SkipVerify}, func() (s3.HTTPClient, error) { return own, nil })
+	}})
 }
+
+// What stores that are opened with a pool have in common: credentials come with the
+// configuration, connections with the client. The SDK makes a client for each store.
+type (
+	sharedConfig struct{ profile string }
+	sharedClient struct {
+		profile    string // may have a CA of its own
+		skipVerify bool
+	}
+)
 
 // New returns a store for programs that have an aws.Config: bucket is a name or
 // an access point ARN, prefix the path in it, without which keys lie at its top.
@@ -273,6 +290,11 @@ func newStore(cfg aws.Config, a address, opts Options) (*store, error) {
 		}
 		if err = s.t.connect(o); err != nil {
 			return
+		}
+		if opts.client != nil {
+			if o.HTTPClient, err = opts.client(o.HTTPClient, s.t); err != nil {
+				return
+			}
 		}
 		if s.w.keyID != "" {
 			o.Credentials = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(s.w.keyID, s.w.secretKey, s.w.token))

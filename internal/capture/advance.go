@@ -21,6 +21,7 @@ func (d *DB) captureLocked(atGate bool) (int, error) {
 	if d.phase != live && d.phase != tracking || d.pass {
 		return 0, nil
 	}
+	defer d.releaseBuffers()
 	d.stats.captures.Add(1)
 	since := d.pending.Swap(0)
 	n, err := d.advance(since, atGate)

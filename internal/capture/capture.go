@@ -158,7 +158,7 @@ type DB struct {
 	queue          queue
 	found          found // by Evidence, for Begin
 
-	bufs buffers
+	bufs *buffers // see buffers()
 
 	stats stats
 }

@@ -146,13 +146,14 @@ func (d *DB) emitOne(pages []uint32, first uint32, commits []commit, since int64
 // within the database, ascending.
 func (d *DB) lastFrames(pages []uint32, size uint32) []uint64 {
 	lock := segment.LockPage(d.table.pageSize)
-	order := d.bufs.order[:0]
+	bufs := d.buffers()
+	order := bufs.order[:0]
 	for i, no := range pages {
 		if no <= size && uint64(no) != lock {
 			order = append(order, uint64(no)<<32|uint64(d.mark.frame+uint32(i)+1))
 		}
 	}
-	d.bufs.order = order
+	bufs.order = order
 	slices.Sort(order)
 	n := 0
 	for i, v := range order {
@@ -200,13 +201,14 @@ type gather struct {
 
 func (d *DB) newBuilder(e *segment.Entry) *builder {
 	e.Pre, e.PreCommit, e.PageSize = d.table.sum, d.table.size(), d.table.pageSize
-	return &builder{d: d, e: e, before: d.lastPos, start: d.opts.Now(), gather: d.bufs.gather, body: d.bufs.body}
+	bufs := d.buffers()
+	return &builder{d: d, e: e, before: d.lastPos, start: d.opts.Now(), gather: bufs.gather, body: bufs.body}
 }
 
 // addFrame adds the page that a frame has, as a patch if its old version can be
 // proven.
 func (b *builder) addFrame(no uint64, frame uint32) error {
-	page := b.d.bufs.page(b.d.table.pageSize)
+	page := b.d.buffers().page(b.d.table.pageSize)
 	if err := readFrame(b.d.wal, frame, page); err != nil {
 		return err
 	}
@@ -241,7 +243,7 @@ func (b *builder) oldVersion(no uint64) ([]byte, error) {
 	if d.opts.Now().Sub(b.start) > patchBudget {
 		return nil, nil
 	}
-	old := d.bufs.oldPage(d.table.pageSize)
+	old := d.buffers().oldPage(d.table.pageSize)
 	var err error
 	if frame := d.last[uint32(no)]; frame != 0 {
 		err = readFrame(d.wal, frame, old)
@@ -365,7 +367,8 @@ func (d *DB) sumAfter(e *segment.Entry) uint64 {
 // abort gives the buffers back.
 func (b *builder) abort() {
 	b.reset()
-	b.d.bufs.gather, b.d.bufs.body = b.gather, b.body[:0]
+	bufs := b.d.buffers()
+	bufs.gather, bufs.body = b.gather, b.body[:0]
 }
 
 func (d *DB) enqueue(b *builder) {

@@ -187,6 +187,7 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.pass = false
+	defer d.releaseBuffers()
 	if b != nil {
 		defer b.abort()
 	}

@@ -168,6 +168,7 @@ func (d *DB) commitFile(w *Written) error {
 // emitFile queues the entry for a transaction that left the database with size
 // pages, of which these may have changed.
 func (d *DB) emitFile(pages []uint64, size uint64) error {
+	defer d.releaseBuffers()
 	b := d.newBuilder(&segment.Entry{Kind: segment.Transaction, Count: 1, Commit: size, MinCommit: size})
 	defer b.abort()
 	lock := segment.LockPage(d.table.pageSize)
@@ -175,7 +176,7 @@ func (d *DB) emitFile(pages []uint64, size uint64) error {
 		if no == lock {
 			continue
 		}
-		page := d.bufs.page(d.table.pageSize)
+		page := d.buffers().page(d.table.pageSize)
 		if err := readPage(d.file, no, page); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/outwash/outwash/internal/wal"
@@ -32,7 +33,7 @@ type commit struct {
 // it breaks. Nothing is emitted from a log that was not followed to its end.
 // The result is valid until the next walk.
 func (d *DB) walk(m mark, last uint32) (walked, error) {
-	return walk(d.wal, d.table.pageSize, m, last, &d.bufs)
+	return walk(d.wal, d.table.pageSize, m, last, d.buffers())
 }
 
 func walk(f io.ReaderAt, pageSize uint32, m mark, last uint32, bufs *buffers) (walked, error) {
@@ -140,7 +141,8 @@ func reopen(f *File, name string, open func(string) (File, error)) (bool, error)
 	return true, nil
 }
 
-// buffers are reused by whoever holds DB.mu.
+// buffers are reused by whoever holds DB.mu. They wait in a pool for the next
+// database that has something to capture: of many, few have at a time.
 type buffers struct {
 	pages   []uint32
 	commits []commit
@@ -150,6 +152,23 @@ type buffers struct {
 	body    []byte
 	new     []byte
 	old     []byte
+}
+
+var bufferPool = sync.Pool{New: func() any { return new(buffers) }}
+
+// buffers returns what may be used until releaseBuffers.
+func (d *DB) buffers() *buffers {
+	if d.bufs == nil {
+		d.bufs = bufferPool.Get().(*buffers)
+	}
+	return d.bufs
+}
+
+func (d *DB) releaseBuffers() {
+	if d.bufs != nil {
+		bufferPool.Put(d.bufs)
+		d.bufs = nil
+	}
 }
 
 func (b *buffers) chunk(n int64) []byte {

@@ -2,16 +2,23 @@ package segment
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
 
 // BlockEncoder compresses blocks. It is reusable and not safe for concurrent use.
-type BlockEncoder struct {
-	plain *zstd.Encoder // made when needed: each has tables of its own
-	patch *zstd.Encoder
-	out   appender // of patch
+// Between two blocks it holds nothing: a coder's tables take a megabyte, which a
+// process with a thousand databases has for those that are compressing just now.
+type BlockEncoder struct{}
+
+// patchCoder is a zstd encoder that writes into a slice.
+type patchCoder struct {
+	zstd *zstd.Encoder
+	out  appender
 }
+
+var patchCoders = sync.Pool{New: func() any { return &patchCoder{zstd: newEncoder()} }}
 
 // appender is a slice that can be written to.
 type appender []byte
@@ -34,44 +41,44 @@ func (e *BlockEncoder) Encode(dst, plain, dict []byte) (out []byte, codec Codec,
 	}
 	n := len(dst)
 	if len(dict) > 0 {
-		if out = e.encodePatch(dst, plain, dict); len(out) > n && len(out)-n < len(plain) {
+		if out = encodePatch(dst, plain, dict); len(out) > n && len(out)-n < len(plain) {
 			return out, CodecZstd, BasePatch
 		}
 		dst = out[:n]
 	}
-	if e.plain == nil {
-		e.plain = newEncoder()
-	}
-	if out = e.plain.EncodeAll(plain, dst); len(out)-n < len(plain) {
+	z := encoders.Get().(*zstd.Encoder)
+	defer encoders.Put(z)
+	if out = z.EncodeAll(plain, dst); len(out)-n < len(plain) {
 		return out, CodecZstd, BaseNone
 	}
 	return append(out[:n], plain...), CodecRaw, BaseNone
 }
 
 // encodePatch returns dst itself if dict can't be used.
-func (e *BlockEncoder) encodePatch(dst, plain, dict []byte) []byte {
-	if e.patch == nil {
-		e.patch = newEncoder()
-	}
-	e.out = dst
-	defer func() { e.out = nil }()
-	if err := e.patch.ResetWithOptions(&e.out, zstd.WithEncoderDictRaw(0, dict)); err != nil {
+func encodePatch(dst, plain, dict []byte) []byte {
+	c := patchCoders.Get().(*patchCoder)
+	defer func() {
+		c.out = nil
+		patchCoders.Put(c)
+	}()
+	c.out = dst
+	if err := c.zstd.ResetWithOptions(&c.out, zstd.WithEncoderDictRaw(0, dict)); err != nil {
 		return dst
 	}
 	if len(plain) >= streamLimit {
-		return e.patch.EncodeAll(plain, dst)
+		return c.zstd.EncodeAll(plain, dst)
 	}
 	// A stream that ends within its first block makes the same frame as
 	// EncodeAll, but with the tables that the reset has just made of dict:
 	// EncodeAll makes them once more, which is half of the work.
-	_, err := e.patch.Write(plain)
+	_, err := c.zstd.Write(plain)
 	if err == nil {
-		err = e.patch.Close()
+		err = c.zstd.Close()
 	}
-	if err != nil || checkFrame(e.out[len(dst):], len(plain)) != nil {
-		return e.patch.EncodeAll(plain, dst)
+	if err != nil || checkFrame(c.out[len(dst):], len(plain)) != nil {
+		return c.zstd.EncodeAll(plain, dst)
 	}
-	return e.out
+	return c.out
 }
 
 // streamLimit is the smallest block size of the library: a longer stream could

@@ -119,16 +119,16 @@ func newDecoder(most uint64) *zstd.Decoder {
 	return d
 }
 
-// Index structures are rare enough for pooled coders.
+// Coders are pooled: see BlockEncoder, and structures are rare.
 var (
-	indexEncoders = sync.Pool{New: func() any { return newEncoder() }}
-	indexDecoders = sync.Pool{New: func() any { return newDecoder(maxStructure) }}
+	encoders          = sync.Pool{New: func() any { return newEncoder() }} // without dictionary
+	structureDecoders = sync.Pool{New: func() any { return newDecoder(maxStructure) }}
 )
 
 // compressStructure returns b itself if zstd doesn't make it shorter.
 func compressStructure(b []byte) []byte {
-	e := indexEncoders.Get().(*zstd.Encoder)
-	defer indexEncoders.Put(e)
+	e := encoders.Get().(*zstd.Encoder)
+	defer encoders.Put(e)
 	if out := e.EncodeAll(b, make([]byte, 0, len(b)/2+64)); len(out) < len(b) {
 		return out
 	}
@@ -140,7 +140,7 @@ func decompressStructure(b []byte, plain int) ([]byte, error) {
 	if len(b) == plain {
 		return b, nil
 	}
-	d := indexDecoders.Get().(*zstd.Decoder)
-	defer indexDecoders.Put(d)
+	d := structureDecoders.Get().(*zstd.Decoder)
+	defer structureDecoders.Put(d)
 	return decodeFrame(d, nil, b, plain)
 }
