@@ -42,9 +42,18 @@ type configFlags struct {
 }
 
 type configReport struct {
-	File      string           `json:"file"`
-	Databases []configDatabase `json:"databases"`
-	Ignored   []configIgnored  `json:"ignored"`
+	File        string            `json:"file"`
+	Databases   []configDatabase  `json:"databases"`
+	Directories []configDirectory `json:"directories"`
+	Service     []configSetting   `json:"service"` // what outwash replicate alone uses
+	Ignored     []configIgnored   `json:"ignored"`
+}
+
+type configDirectory struct {
+	configDatabase        // what counts for each database in it
+	Pattern        string `json:"pattern"`
+	Recursive      bool   `json:"recursive"`
+	Watch          bool   `json:"watch"`
 }
 
 type configDatabase struct {
@@ -82,7 +91,7 @@ func (f *configFlags) run(ctx context.Context, u *ui, args []string) error {
 	if err != nil {
 		return err
 	}
-	r := configReport{File: c.Name, Databases: []configDatabase{}, Ignored: []configIgnored{}}
+	r := configReport{File: c.Name, Databases: []configDatabase{}, Directories: []configDirectory{}, Service: []configSetting{}, Ignored: []configIgnored{}}
 	var problems []error
 	for _, d := range c.Databases {
 		if _, err := d.Open(ctx); err != nil { // which checks the settings, and asks no server
@@ -90,8 +99,18 @@ func (f *configFlags) run(ctx context.Context, u *ui, args []string) error {
 		}
 		r.Databases = append(r.Databases, understood(d))
 	}
+	for _, d := range c.Directories {
+		each := d.Each()
+		if _, err := each.Open(ctx); err != nil {
+			problems = append(problems, err)
+		}
+		r.Directories = append(r.Directories, configDirectory{understood(each), d.Pattern, d.Recursive, d.Watch})
+	}
 	if err := errors.Join(problems...); err != nil {
 		return err
+	}
+	for _, s := range c.Service.Sources {
+		r.Service = append(r.Service, configSetting{s.Name, c.Service.Value(s.Name), s.Line, s.Column, true, append([]string{}, s.Variables...)})
 	}
 	for _, k := range c.Ignored {
 		r.Ignored = append(r.Ignored, configIgnored(k))
@@ -122,29 +141,31 @@ func understood(d *config.Database) configDatabase {
 }
 
 func (r *configReport) print(u *ui) {
-	u.printf("%s: %s\n", printable(r.File), plural(len(r.Databases), "database", "databases"))
+	u.printf("%s: %s", printable(r.File), plural(len(r.Databases), "database", "databases"))
+	if n := len(r.Directories); n > 0 {
+		u.printf(", %s of databases", plural(n, "directory", "directories"))
+	}
+	u.printf("\n")
 	for _, d := range r.Databases {
 		u.printf("\n%s\n", printable(d.Path))
+		d.print(u, nil)
+	}
+	for _, d := range r.Directories {
+		u.printf("\n%s\n", printable(d.Path))
+		which := "in this directory"
+		if d.Recursive {
+			which += " and those below"
+		}
+		if d.Watch {
+			which += "; those that come later, too"
+		}
+		d.print(u, [][]string{{"databases", printable(d.Pattern), which}, {"replicas", printable(d.Replica), "and below it, each database's path in the directory"}})
+	}
+	if len(r.Service) > 0 {
+		u.printf("\noutwash replicate\n")
 		var rows [][]string
-		for _, s := range d.Settings {
-			from := fmt.Sprintf("line %d", s.Line)
-			if s.Shared {
-				from += ", file-wide"
-			}
-			if len(s.Variables) > 0 {
-				from += ", with $" + strings.Join(s.Variables, " and $")
-			}
-			rows = append(rows, []string{s.Name, printable(s.Value), from})
-		}
-		given := func(name string) bool {
-			return slices.ContainsFunc(d.Settings, func(s configSetting) bool { return s.Name == name })
-		}
-		if strings.HasPrefix(d.Replica, "s3://") && !given("access-key-id") && !given("profile") {
-			rows = append(rows, []string{"credentials", "not in the file", "environment, AWS's own files, or the machine's role"})
-		}
-		for _, p := range d.Params {
-			name, value, _ := strings.Cut(p, "=")
-			rows = append(rows, []string{name, value, "for programs; what their DSN says wins"})
+		for _, s := range r.Service {
+			rows = append(rows, []string{s.Name, printable(s.Value), s.from()})
 		}
 		u.table("  ", []string{"setting", "value", "from"}, rows)
 	}
@@ -156,4 +177,33 @@ func (r *configReport) print(u *ui) {
 		}
 		u.table("  ", []string{"key", ">line", "why"}, rows)
 	}
+}
+
+// print shows a database's settings, below rows of the caller's.
+func (d *configDatabase) print(u *ui, rows [][]string) {
+	for _, s := range d.Settings {
+		rows = append(rows, []string{s.Name, printable(s.Value), s.from()})
+	}
+	given := func(name string) bool {
+		return slices.ContainsFunc(d.Settings, func(s configSetting) bool { return s.Name == name })
+	}
+	if strings.HasPrefix(d.Replica, "s3://") && !given("access-key-id") && !given("profile") {
+		rows = append(rows, []string{"credentials", "not in the file", "environment, AWS's own files, or the machine's role"})
+	}
+	for _, p := range d.Params {
+		name, value, _ := strings.Cut(p, "=")
+		rows = append(rows, []string{name, value, "for programs; what their DSN says wins"})
+	}
+	u.table("  ", []string{"setting", "value", "from"}, rows)
+}
+
+func (s *configSetting) from() string {
+	from := fmt.Sprintf("line %d", s.Line)
+	if s.Shared {
+		from += ", file-wide"
+	}
+	if len(s.Variables) > 0 {
+		from += ", with $" + strings.Join(s.Variables, " and $")
+	}
+	return from
 }

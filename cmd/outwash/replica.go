@@ -120,6 +120,9 @@ func (f *replicaFlags) locate(arg string) (url string, settings replicate.Settin
 		for _, d := range c.Databases {
 			urls = append(urls, objstore.Redact(d.URL))
 		}
+		for _, d := range c.Directories {
+			urls = append(urls, "those below "+objstore.Redact(d.URL()))
+		}
 		return "", nil, usagef("%s: no database has the replica %s; there are %s", path, objstore.Redact(arg), strings.Join(urls, ", "))
 	}
 	if !strings.Contains(arg, "?") {

@@ -31,6 +31,10 @@
 //	  - path: ~/notes.db
 //	    replica:
 //	      path: /backup/notes  # a directory; also type: file, or url: file:///…
+//	  - dir: /var/lib/tenants  # all databases in it: a.db's replica is in tenants/a.db
+//	    pattern: '*.db'
+//	    replica:
+//	      url: s3://BUCKET/tenants
 //
 // Which settings a replica in S3 has is in package s3store, which the program must
 // import. They are its URL's parameters, and credentials. A parameter in the URL
@@ -47,8 +51,8 @@
 //
 // Keys of Litestream's that mean nothing here are ignored, with one warning
 // ([Config.Warnings]); docs/config.md lists them. Keys that would change where data
-// goes, or what protects it, are refused: other kinds of replicas, age encryption, directories of databases.
-// So are unknown ones. Objects of Litestream's under a replica's path are left
+// goes, or what protects it, are refused: other kinds of replicas, age encryption. So
+// are unknown ones. Those of [Service] are for outwash replicate alone. Objects of Litestream's under a replica's path are left
 // alone.
 //
 // # Variables
@@ -89,9 +93,11 @@ const (
 
 // Config is what a configuration file says.
 type Config struct {
-	Name      string // of the file, for messages
-	Databases []*Database
-	Ignored   []Ignored // keys that mean nothing here, in the file's order
+	Name        string // of the file, for messages
+	Databases   []*Database
+	Directories []*Directory // of databases
+	Service     Service
+	Ignored     []Ignored // keys that mean nothing here, in the file's order
 
 	secrets bool // stand in the file itself
 	open    bool // others may read it, too
@@ -159,6 +165,9 @@ func LoadEnv(path string, env func(name string) (string, bool)) (*Config, error)
 		for _, d := range c.Databases {
 			d.path = full
 		}
+		for _, d := range c.Directories {
+			d.all.path = full
+		}
 	}
 	c.open = runtime.GOOS != "windows" && fi.Mode().IsRegular() && fi.Mode().Perm()&0o004 != 0
 	return c, nil
@@ -217,6 +226,12 @@ func (c *Config) Database(path string) (*Database, error) {
 		}
 		paths = append(paths, d.Path)
 	}
+	for _, d := range c.Directories {
+		if d.Has(full) {
+			return d.Database(full)
+		}
+		paths = append(paths, d.String())
+	}
 	return nil, &Error{File: c.Name, Msg: fmt.Sprintf("has no database %s; it has %s", full, strings.Join(paths, ", "))}
 }
 
@@ -239,6 +254,11 @@ func (c *Config) Replica(url string) *Database {
 			return nil
 		}
 		found = d
+	}
+	for _, d := range c.Directories {
+		if found == nil {
+			found = d.replica(base(url))
+		}
 	}
 	return found
 }

@@ -49,12 +49,11 @@ const (
 	noSFTP     = "SFTP is not supported: use an S3 bucket (type: s3), or a directory (type: file) on a mounted server"
 	noWebDAV   = "WebDAV is not supported: use an S3 bucket (type: s3), or a directory (type: file) on a mounted server"
 	noNATS     = "NATS is not supported: use an S3 bucket (type: s3), or a directory (type: file)"
-	noDir      = "directories of databases come with \"outwash replicate\", which there is not yet: write an entry with path: for each database"
-	inside     = "replication is inside the program that writes"
 	noLevels   = "there are no compaction levels: history has pages-every and keep-log"
 	afterwards = "what is too old goes after an upload"
-	noPolling  = "commits are captured as they happen"
-	ownCheck   = "checkpoints stay the application's"
+	noPolling  = "commits are captured as they happen: nothing is polled"
+	ownCheck   = "checkpoints stay the application's, which is never kept from one"
+	beside     = "what is kept locally stands beside each database, in NAME-replicated"
 )
 
 // keys are those of Litestream's configuration files, and history. The first wins where a name
@@ -64,11 +63,11 @@ const (
 // Config, DBConfig, ReplicaConfig and ReplicaSettings in Litestream v0.5.18.
 var keys = []key{
 	{"dbs", inFile, honoured, ""},
-	{"addr", inFile, ignored, "there is no metrics server: vfs.Stat has the figures"},
+	{"addr", inFile, honoured, ""},
 	{"mcp-addr", inFile, ignored, "there is no MCP server"},
-	{"socket", inFile, ignored, "there is no control socket"},
-	{"exec", inFile, ignored, inside},
-	{"logging", inFile, ignored, "programs give a logger (vfs.Options.Logger)"},
+	{"socket", inFile, honoured, ""},
+	{"exec", inFile, honoured, ""},
+	{"logging", inFile, honoured, ""},
 	{"levels", inFile, ignored, noLevels},
 	{"snapshot", inFile | inDB, honoured, ""},
 	{"history", inFile | inDB, honoured, ""},
@@ -77,29 +76,29 @@ var keys = []key{
 	{"l0-retention-check-interval", inFile, ignored, noLevels},
 	{"verify-compaction", inFile, ignored, noLevels},
 	{"retention", inFile | inReplica, honoured, ""},
-	{"heartbeat-url", inFile, ignored, "nothing is pinged: vfs.Stat says how replication stands"},
-	{"heartbeat-interval", inFile, ignored, "nothing is pinged: vfs.Stat says how replication stands"},
-	{"shutdown-timeout", inFile, ignored, "vfs.Shutdown takes a context"},
-	{"shutdown-sync-timeout", inFile, ignored, "vfs.Shutdown takes a context"},
-	{"shutdown-sync-interval", inFile, ignored, "vfs.Shutdown takes a context"},
+	{"heartbeat-url", inFile, honoured, ""},
+	{"heartbeat-interval", inFile, honoured, ""},
+	{"shutdown-timeout", inFile, ignored, "shutdown-sync-timeout says how long the end may take"},
+	{"shutdown-sync-timeout", inFile, honoured, ""},
+	{"shutdown-sync-interval", inFile, ignored, "uploads that fail are tried again after pauses that grow"},
 
 	{"path", inDB | inReplica, honoured, ""},
 	{"replica", inDB, honoured, ""},
 	{"replicas", inDB, honoured, ""},
 	{"restore-if-db-not-exists", inDB, honoured, ""},
-	{"dir", inDB, refused, noDir},
-	{"pattern", inDB, refused, noDir},
-	{"recursive", inDB, refused, noDir},
-	{"watch", inDB, refused, noDir},
-	{"meta-dir", inDB, refused, noDir},
-	{"meta-path", inDB, ignored, "what is kept locally stands beside the database, in NAME-replicated"},
+	{"dir", inDB, honoured, ""},
+	{"pattern", inDB, honoured, ""},
+	{"recursive", inDB, honoured, ""},
+	{"watch", inDB, honoured, ""},
+	{"meta-dir", inDB, ignored, beside},
+	{"meta-path", inDB, ignored, beside},
 	{"monitor-interval", inDB, ignored, noPolling},
 	{"checkpoint-interval", inDB, ignored, ownCheck},
 	{"min-checkpoint-page-count", inDB, ignored, ownCheck},
 	{"max-checkpoint-page-count", inDB, ignored, ownCheck},
 	{"truncate-page-n", inDB, ignored, ownCheck},
-	{"busy-timeout", inDB, ignored, "the application's DSN has it"},
-	{"max-sync-wal-bytes", inDB, ignored, "what waits is bounded by the spool"},
+	{"busy-timeout", inDB, ignored, "no lock is waited for that the application holds; its own timeout is its own"},
+	{"max-sync-wal-bytes", inDB, ignored, "what is read at once has bounds of its own, and what waits is bounded by the spool"},
 
 	{"type", inReplica, honoured, ""},
 	{"url", inReplica, honoured, ""},

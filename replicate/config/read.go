@@ -23,6 +23,7 @@ func (r *reader) file(root *node) {
 		return
 	}
 	r.keys(root, inFile, settingNames(objstore.Schemes()...))
+	r.service()
 	dbs := root.get("dbs")
 	switch {
 	case dbs == nil || dbs.kind == list && len(dbs.items) == 0:
@@ -32,13 +33,17 @@ func (r *reader) file(root *node) {
 		r.problem(dbs.pos, "dbs: a list is expected, each database beginning with - path:, and this is %s", dbs.kind)
 		return
 	}
-	var at []pos
+	var at, dirs []pos
 	for _, n := range dbs.items {
-		if d := r.database(n); d != nil {
-			r.c.Databases, at = append(r.c.Databases, d), append(at, n.pos)
+		switch db, dir := r.database(n); {
+		case dir != nil:
+			r.c.Directories, dirs = append(r.c.Directories, dir), append(dirs, n.pos)
+		case db != nil:
+			r.c.Databases, at = append(r.c.Databases, db), append(at, n.pos)
 		}
 	}
 	r.conflicts(at)
+	r.overlaps(dirs)
 }
 
 // keys goes through the keys of a mapping: those that are ignored are noted, those
@@ -77,30 +82,55 @@ func settingNames(schemes ...string) []string {
 	return names
 }
 
-// database reads an element of dbs.
-func (r *reader) database(n *node) *Database {
+// database reads an element of dbs: a database, or all those of a directory.
+func (r *reader) database(n *node) (*Database, *Directory) {
 	if n.kind != mapping {
 		r.problem(n.pos, "a database is expected, beginning with path:, and this is %s", n.kind)
-		return nil
+		return nil, nil
 	}
 	r.keys(n, inDB, nil)
-	if dir := n.get("dir"); dir != nil {
-		return nil // refused already
-	}
 	d := &Database{file: r.c.Name}
+	var dir *Directory
+	ok := true
+	if n.get("dir") != nil {
+		if path := n.get("path"); path != nil {
+			r.problem(path.pos, "path: and dir: exclude each other: write an entry for each")
+			return nil, nil
+		}
+		dir, ok = r.directory(n, d)
+	} else {
+		ok = r.path(n, d)
+	}
+	if !r.beside(n, d) || !ok {
+		return nil, nil
+	}
+	return d, dir
+}
+
+// path reads where a database is.
+func (r *reader) path(n *node, d *Database) bool {
+	for _, key := range []string{"pattern", "recursive", "watch"} {
+		if v := n.get(key); v != nil {
+			r.problem(v.pos, "%s: is for directories: write dir: in the place of path:", key)
+		}
+	}
 	p, ok := r.text(n, "path", true)
 	switch {
 	case !ok:
-		return nil
 	case p.text == "":
-		r.problem(n.pos, "path: is missing: the database's file")
+		r.problem(n.pos, "path: is missing: the database's file; or dir: for all databases of a directory")
 	default:
 		var err error
 		if d.Path, err = absolute(p.text); err != nil {
 			r.problem(p.pos, "path: %v", err)
-			return nil
 		}
 	}
+	return d.Path != ""
+}
+
+// beside reads what the file says of a database beside its path.
+func (r *reader) beside(n *node, d *Database) bool {
+	before := len(r.problems)
 	if b, ok := r.text(n, "restore-if-db-not-exists", false); ok && b.text != "" {
 		if d.Restore, ok = boolean(b.text); !ok {
 			r.problem(b.pos, "restore-if-db-not-exists: true or false is expected")
@@ -110,28 +140,26 @@ func (r *reader) database(n *node) *Database {
 	switch {
 	case one != nil && many != nil:
 		r.problem(many.pos, "replica: and replicas: exclude each other: write replica: alone")
-		return nil
+		return false
 	case many != nil && many.kind != list:
 		r.problem(many.pos, "replicas: a list of one replica is expected, and this is %s", many.kind)
-		return nil
+		return false
 	case many != nil && len(many.items) > 1:
 		r.problem(many.items[1].pos, "a database has one replica: keep one of these %d, as replica:, and let the bucket be replicated (S3 replication) for a second copy", len(many.items))
-		return nil
+		return false
 	case many != nil && len(many.items) == 1:
 		one = many.items[0]
 	}
 	if one == nil || one.kind == null {
 		r.problem(n.pos, "the database has no replica: write replica: with a url:")
-		return nil
+		return false
 	}
 	if one.kind != mapping {
 		r.problem(one.pos, "replica: url:, or type: with its fields, is expected, and this is %s", one.kind)
-		return nil
+		return false
 	}
-	if ok := r.replica(d, one); !r.history(d, n, one) || !ok || d.Path == "" {
-		return nil
-	}
-	return d
+	ok := r.replica(d, one)
+	return r.history(d, n, one) && ok && len(r.problems) == before
 }
 
 // value is the text of a key, and what is behind it.
