@@ -8,6 +8,7 @@
 //	clean     page hashes and fingerprint after a clean close
 //	spool-scratch  pages that a copy has read, if it takes long
 //	pending   whether the database has changes that only a comparison can find
+//	socket    where the process that replicates it tells how it does
 //
 // All of it can be deleted without losing data that is in the replica or in the
 // database; what is lost is the proof that the two belong together.
