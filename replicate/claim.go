@@ -96,6 +96,7 @@ func (e *Engine) claimDone(ctx context.Context, o *segment.Object) error {
 	e.end.advance(o)
 	e.history.acknowledged(nil, e.end, e.proof.since)
 	e.claimed = true
+	e.opts.Counters.claims.Add(1)
 	e.noteEnd(1, o.Size)
 	e.sweep(ctx)
 	return e.noteLineage()

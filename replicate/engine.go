@@ -44,6 +44,8 @@ type EngineOptions struct {
 	Keep   Keep
 	Logger *slog.Logger // nil: none
 	Clock  Clock        // nil: the system's
+	// Counters count on where an earlier engine of this database ended; nil: from zero.
+	Counters *Counters
 	// Failpoint is called with the name of each step of writing; an error ends
 	// the engine there as a crash would. For tests.
 	Failpoint func(name string) error
@@ -77,7 +79,8 @@ type Engine struct {
 	clock   Clock
 	session ID
 	owner   Owner
-	guard   *guard // opts.Store
+	base    Store  // as it was given
+	guard   *guard // opts.Store: base, counted and guarded
 	history *exporter
 	// retainer is of the goroutine that calls retain alone.
 	retainer retainer
@@ -149,7 +152,11 @@ func Open(ctx context.Context, opts EngineOptions) *Engine {
 	if e.opts.small == 0 {
 		e.opts.small = smallDatabase
 	}
-	e.guard = &guard{Store: opts.Store, missing: e.weak}
+	if e.opts.Counters == nil {
+		e.opts.Counters = new(Counters)
+	}
+	e.base = opts.Store
+	e.guard = &guard{Store: e.opts.Counters.Store(opts.Store), missing: e.weak}
 	e.opts.Store = e.guard
 	if e.opts.identity == nil {
 		e.opts.identity = local.Identity
@@ -159,7 +166,7 @@ func Open(ctx context.Context, opts EngineOptions) *Engine {
 	}
 	e.owner = thisProcess(e.clock.Now())
 	e.log = e.log.With("database", opts.Database)
-	e.status = Status{Database: opts.Database, Replica: opts.Store.String(), Session: e.session.String(), Owner: e.owner, State: StateOpening}
+	e.status = Status{Database: opts.Database, Replica: opts.Store.String(), Session: e.session.String(), Owner: e.owner, State: StateOpening, StateSince: e.clock.Now()}
 	e.history = newExporter(e)
 	ctx, e.stop = context.WithCancelCause(ctx)
 	e.group.Go(func() error { return e.run(ctx) })
@@ -216,6 +223,7 @@ func (e *Engine) finish(ctx context.Context, err error) {
 		}
 	case errors.Is(err, ErrFenced):
 		state = StateFenced
+		e.opts.Counters.fences.Add(1)
 	}
 	var fenced *FencedError
 	e.mu.Lock()

@@ -208,6 +208,7 @@ func (e *Engine) adopt(ctx context.Context, adopt *segment.Entry) error {
 		return fmt.Errorf("replicate: %s, just written: %w", f.key, err)
 	}
 	e.end.advance(o)
+	e.opts.Counters.acknowledged(adopt)
 	e.history.acknowledged([]*segment.Entry{adopt}, e.end, e.proof.since)
 	e.proof.reached = true
 	e.noteEnd(1, o.Size)
@@ -245,5 +246,6 @@ func (e *Engine) publish(ctx context.Context, snap *segment.Entry, root *segment
 	e.end.needsBase = false
 	e.history.published(pointOf(segment.KindSnapshot, &e.end, e.clock.Now()))
 	e.noteEnd(0, size+int64(len(object)))
+	e.opts.Counters.exported(segment.KindSnapshot)
 	return e.failpoint("snapshot-after")
 }

@@ -78,6 +78,7 @@ func (h *exporter) write(ctx context.Context, gen uint64, kind segment.Kind, bas
 	}
 	h.published(pointOf(kind, &end, at))
 	e.noteExported(size + int64(len(object)))
+	e.opts.Counters.exported(kind)
 	e.log.Info("replica condensed", "kind", kind.String(), "txid", end.TXID, "bytes", size+int64(len(object)))
 	return e.failpoint(kind.String() + "-after")
 }

@@ -62,7 +62,7 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 // situation names database and replica.
 func (e *Engine) situation() situation {
 	s := situation{database: e.opts.Database, replica: e.opts.Store.String()}
-	if l, ok := e.guard.Store.(objstore.Listed); ok {
+	if l, ok := e.base.(objstore.Listed); ok {
 		s.file = l.ListedIn()
 	}
 	return s
@@ -282,6 +282,7 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 		if err := e.opts.Restore(ctx, e.end.Tail); err != nil {
 			return false, fmt.Errorf("replicate: restore %s: %w", e.opts.Database, err)
 		}
+		e.opts.Counters.restores.Add(1)
 		return true, e.saveRestored()
 	case actDrain:
 		if again, err := e.beginSource(ctx, StartContinue); again || err != nil {

@@ -177,3 +177,30 @@ func TestCancelledContextStops(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The status says since when its state is what it is.
+func TestStateSince(t *testing.T) {
+	clock := &manualClock{now: time.UnixMicro(1_700_000_000_000_000)}
+	fs := faultstore.New(objstore.NewMem())
+	mc := newMachine(t, fs, 6)
+	mc.clock = clock
+	p := mc.open()
+	if err := p.wait(t); err != nil {
+		t.Fatal(err)
+	}
+	mc.m.commit()
+	p.sync(t)
+	begun := clock.Now()
+	if s := p.Status(); s.State != StateReplicating || !s.StateSince.Equal(begun) {
+		t.Fatalf("%s since %s", s.State, s.StateSince)
+	}
+	clock.advance(time.Minute)
+	fs.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error { return faultstore.ErrInjected }})
+	mc.m.commit()
+	until(t, func() bool { return p.Status().State == StateUnreachable && clock.waiting() > 0 })
+	clock.advance(time.Minute)
+	until(t, func() bool { return p.Status().Retries >= 2 })
+	if s := p.Status(); !s.StateSince.Equal(begun.Add(time.Minute)) {
+		t.Fatalf("%s since %s", s.State, s.StateSince)
+	}
+}

@@ -142,6 +142,8 @@ func (e *Engine) retain(ctx context.Context, newest uint64) (void uint64) {
 	s := &e.status.Retention
 	s.Last, s.Error, s.Remedy = now, "", ""
 	s.Objects, s.Bytes = s.Objects+objects, s.Bytes+bytes
+	e.opts.Counters.deleted.Add(uint64(objects))
+	e.opts.Counters.deletedBytes.Add(uint64(bytes))
 	if err != nil {
 		s.Error, s.Remedy = err.Error(), retainRemedy(err)
 	}

@@ -161,7 +161,7 @@ func (s *retainStore) export(t *testing.T, min, max uint64, external bool) (key,
 // retainEngine has as much of an engine as retention needs.
 func retainEngine(s *retainStore, keep Keep) (*Engine, *bytes.Buffer) {
 	var log bytes.Buffer
-	e := &Engine{opts: EngineOptions{Store: s, Keep: keep}, clock: newAutoClock(), log: slog.New(slog.NewTextHandler(&log, nil))}
+	e := &Engine{opts: EngineOptions{Store: s, Keep: keep, Counters: new(Counters)}, clock: newAutoClock(), log: slog.New(slog.NewTextHandler(&log, nil))}
 	e.status.ID = retainDatabase.String()
 	return e, &log
 }

@@ -68,6 +68,11 @@ const (
 	StateClosed      State = "closed"
 )
 
+// States returns all states.
+func States() []State {
+	return []State{StateOpening, StateUnreachable, StateExporting, StateReplicating, StateFenced, StateFailed, StateClosed}
+}
+
 // Status is a snapshot of an engine.
 type Status struct {
 	Database string `json:"database"` // path of the file
@@ -76,6 +81,8 @@ type Status struct {
 	Session  string `json:"session"`
 	Owner    Owner  `json:"owner"` // this process
 	State    State  `json:"state"`
+	// StateSince is when State became what it is.
+	StateSince time.Time `json:"state_since"`
 
 	// TXID and Checksum (hex) are the newest position that the store acknowledged.
 	TXID     uint64 `json:"txid"`
@@ -104,6 +111,9 @@ type Status struct {
 
 	// Retention says what this session has deleted, see [Keep].
 	Retention RetentionStatus `json:"retention,omitzero"`
+
+	// Figures count what was done so far.
+	Figures Figures `json:"figures"`
 
 	// Warning is what weakens the replica although replication goes on, "" if
 	// nothing does: a store without conditional writes.
@@ -141,6 +151,7 @@ func (e *Engine) Status() Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.status
+	s.Figures = e.opts.Counters.Figures()
 	s.Captured = s.TXID + b.TXIDs
 	s.Backlog, s.BacklogBytes, s.Spooled = b.Entries, b.Bytes, b.Spooled
 	if b.Oldest != 0 {
@@ -152,8 +163,12 @@ func (e *Engine) Status() Status {
 // setState notes what the engine does and what is wrong, and tells OnState if
 // the state is another one.
 func (e *Engine) setState(state State, err error) {
+	now := e.clock.Now()
 	e.mu.Lock()
 	changed := e.status.State != state
+	if changed {
+		e.status.StateSince = now
+	}
 	news := err != nil && e.status.Error == ""
 	e.status.State = state
 	e.status.Error, e.status.Remedy = "", ""
@@ -196,6 +211,7 @@ func (e *Engine) trying(state State, err error) {
 	e.mu.Lock()
 	e.status.Retries++
 	e.mu.Unlock()
+	e.opts.Counters.retries.Add(1)
 	e.setState(state, err)
 }
 

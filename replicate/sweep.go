@@ -25,17 +25,19 @@ const (
 // have to know: a lifecycle rule of the bucket does the same, and the permissions
 // for it are not among those that replicas need.
 func (e *Engine) sweep(ctx context.Context) {
-	s, ok := e.guard.Store.(objstore.Sweeper)
+	s, ok := e.base.(objstore.Sweeper)
 	if !ok {
 		return
 	}
 	e.group.Go(func() error {
 		ctx, cancel := context.WithTimeout(ctx, sweepTime)
 		defer cancel()
+		p := countedStore{counters: e.opts.Counters}.begin(opSweep)
 		n, err := s.SweepUploads(ctx, segment.DataPrefix, sweepAge, func(key string) bool {
 			_, _, ok := segment.ParseDataKey(key)
 			return ok
 		})
+		p.end(err)
 		if n > 0 {
 			e.log.Info("aborted uploads that earlier sessions left unfinished", "uploads", n)
 		}

@@ -284,6 +284,7 @@ func (e *Engine) acknowledge(o *segment.Object, n int, data int64) error {
 	txids := entriesTXIDs(e.pending[:n])
 	e.proof.since += txids
 	e.proof.reached = true // what the source emits is in the database
+	e.opts.Counters.acknowledged(e.pending[:n]...)
 	e.history.acknowledged(e.pending[:n], e.end, e.proof.since)
 	clear(e.pending[:n]) // their bodies can go
 	e.pending = e.pending[n:]

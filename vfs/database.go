@@ -50,6 +50,7 @@ type database struct {
 	stack   *stack // nil: the files on disk are plain
 	capture *capture.DB
 	engine  *replicate.Engine
+	counts  replicate.Counters
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
@@ -159,10 +160,10 @@ func (db *database) start(v *replicated) (err error) {
 	o := replicate.EngineOptions{
 		Store: store, Source: db.capture, Local: db.dir, Database: db.path,
 		MaxLag: db.p.maxLag, Keep: db.p.keep, Logger: db.opts.logger(), OnState: db.opts.OnState,
-		Failpoint: db.opts.hooks.failpoint, Clock: db.opts.hooks.clock,
+		Failpoint: db.opts.hooks.failpoint, Clock: db.opts.hooks.clock, Counters: &db.counts,
 	}
 	if db.p.restore == RestoreAuto {
-		o.Restore = func(ctx context.Context, _ replicate.Tail) error { return db.restore(ctx, store) }
+		o.Restore = func(ctx context.Context, _ replicate.Tail) error { return db.restore(ctx, db.counts.Store(store)) }
 	}
 	if w := db.opts.hooks.source; w != nil {
 		o.Source = w(db.path, o.Source)
