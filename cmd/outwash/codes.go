@@ -24,6 +24,8 @@ const (
 	codeUnconfirmed = 8
 	codeBusy        = 9
 	codeDiffers     = 10
+	codeBehind      = 11
+	codeRefused     = 12
 	codeInterrupted = 130
 )
 
@@ -36,6 +38,8 @@ var (
 	errUnconfirmed = errors.New("not confirmed")
 	errDiffers     = errors.New("the database is another one than its replica") // verify's
 	errUnfit       = errors.New("not usable")                                   // doctor's verdict
+	errBehind      = errors.New("not everything is in the replica yet")
+	errRefused     = errors.New("not replicated")
 )
 
 // exitCodes gives each code its meaning, for the help, and the errors that lead
@@ -57,6 +61,8 @@ var exitCodes = []struct {
 	{codeUnconfirmed, "not confirmed: nothing was changed", []error{errUnconfirmed}},
 	{codeBusy, "the database is in use: another process replicates it", []error{local.ErrBusy}},
 	{codeDiffers, "the replica is whole, and the database that it was compared with is another state", []error{errDiffers}},
+	{codeRefused, "a database is not replicated: refused by its replica, fenced, or failed", []error{errRefused}},
+	{codeBehind, "not everything is in the replica yet; what is missing is kept on this machine", []error{errBehind}},
 	{codeFailed, "failed for any other reason", nil},
 }
 
