@@ -78,6 +78,7 @@ import (
 	"time"
 
 	"github.com/ncruces/go-sqlite3/vfs"
+	"github.com/outwash/outwash/internal/status"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -130,6 +131,12 @@ type Options struct {
 	// 0: 1 minute.
 	IdleTimeout time.Duration
 
+	// StatusSocket is the path of a Unix socket over which "outwash status" can ask
+	// this process about its databases; only its user and root can. SocketAuto: one
+	// that "outwash status" finds by itself. "": none. It is there from the first
+	// database to Shutdown, and a failure to make it is logged.
+	StatusSocket string
+
 	Logger *slog.Logger // nil: slog.Default()
 	// OnState is called when a database's State changes; it must not use the
 	// database.
@@ -141,7 +148,8 @@ type Options struct {
 // registry has the VFSes by name.
 var registry struct {
 	sync.Mutex
-	byName map[string]*replicated
+	byName  map[string]*replicated
+	sockets map[string]*status.Server // by StatusSocket
 }
 
 func init() { Register(Name, Options{}) }
@@ -239,7 +247,7 @@ func Shutdown(ctx context.Context) error {
 		wg.Go(func() { errs[i] = db.shutdown(ctx) })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, closeSockets())...)
 }
 
 // find returns the running database with this path.

@@ -172,6 +172,7 @@ func (db *database) start(v *replicated) (err error) {
 	db.cancel = cancel
 	db.engine = replicate.Open(ctx, o)
 	db.running.Go(func() { db.capture.Run(ctx) })
+	db.announce()
 	return nil
 }
 
