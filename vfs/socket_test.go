@@ -28,8 +28,7 @@ func TestStatusSocket(t *testing.T) {
 	c := one.open()
 	exec(t, c, "PRAGMA journal_mode=wal; CREATE TABLE t(a)")
 	txid := one.sync()
-	other := *one
-	other.name, other.path = "status_two", filepath.Join(t.TempDir(), "other.db")
+	other := &world{t: t, name: "status_two", path: filepath.Join(t.TempDir(), "other.db")}
 	d := other.open()
 
 	r, err := status.Query(t.Context(), status.SocketOf(one.path))
