@@ -4,10 +4,10 @@
 //	go run ./.ci/test -list       # the steps
 //	go run ./.ci/test -step race  # one of them
 //
-// It needs Go, a C compiler (for the race detector) and the Go module proxy, from
-// which the tests build the S3 server that they run against. It fails if a test
-// fails, if one is skipped that is not in the list of this file, if one that must
-// run did not, or if a package ran nothing.
+// It needs Go, a C compiler (for the race detector and SQLite) and the Go module
+// proxy, from which the tests build the S3 servers and the program with stock SQLite
+// that they run against. It fails if a test fails, if one is skipped that is not in
+// the list of this file, if one that must run did not, or if a package ran nothing.
 package main
 
 import (
@@ -55,7 +55,7 @@ var steps = []step{
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
 			"internal/model TestProtocol", "internal/model TestPlantedBugs",
 			"cmd/outwash TestScript/prune", "cmd/outwash TestScript/snapshot", "cmd/outwash TestScript/verify", "cmd/outwash TestAdoptDeletesNothing",
-			"cmd/outwash TestDoctorAtAWS", "cmd/outwash TestDoctorUnderPolicies", "cmd/outwash TestDoctorInterrupted", "internal/doctor TestDenied", "internal/doctor TestHealthy", "internal/doctor TestConnections", "internal/rclone TestConforms", "internal/rclone TestDeviations", "internal/versitygw TestUsers", "internal/s3proxy TestTLS", "internal/s3proxy TestClock",
+			"cmd/outwash TestDoctorAtAWS", "cmd/outwash TestDoctorUnderPolicies", "cmd/outwash TestDoctorInterrupted", "internal/doctor TestDenied", "internal/doctor TestHealthy", "internal/doctor TestConnections", "internal/rclone TestConforms", "internal/rclone TestDeviations", "internal/versitygw TestUsers", "internal/stocksqlite TestProcess", "internal/stocksqlite TestWorker", "internal/s3proxy TestTLS", "internal/s3proxy TestClock",
 			"internal/objstore TestFileConforms", "internal/objstore TestMemConforms",
 			"internal/segment TestGolden", "internal/segment TestBlockAllocations",
 			"replicate TestCrashAtEveryFailpoint", "replicate TestExportCrash", "replicate TestExports", "vfs TestHistoryOfSQL", "replicate TestTwoWritersOneEmptyPath",

@@ -28,6 +28,8 @@ type Program struct {
 	// Files are the main module that "go build" builds.
 	Package string
 	Files   map[string]string
+	// Env is added to the environment of the build, which has no C otherwise.
+	Env []string
 }
 
 // Build returns the program's executable.
@@ -78,6 +80,7 @@ func (p Program) Build() (string, error) {
 	cmd.Dir = tmp
 	// What selects our own module file or platform must not reach this build.
 	cmd.Env = append(os.Environ(), "GOBIN="+tmp, "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0", "GOOS=", "GOARCH=", "GO111MODULE=on")
+	cmd.Env = append(cmd.Env, p.Env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
