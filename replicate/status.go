@@ -70,7 +70,7 @@ const (
 
 // States returns all states.
 func States() []State {
-	return []State{StateOpening, StateUnreachable, StateExporting, StateReplicating, StateFenced, StateFailed, StateClosed}
+	return []State{StateOpening, StateUnreachable, StateDenied, StateExporting, StateReplicating, StateFenced, StateFailed, StateClosed}
 }
 
 // Status is a snapshot of an engine.
