@@ -109,11 +109,15 @@ func (d *DB) playBack() error {
 // followSpool finds the spooled entries that follow the tail, one after another
 // by WAL position and checksum.
 func (d *DB) followSpool(tail local.Tail) error {
-	f := &d.found
 	records, err := d.spool.Records()
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
+	d.found.follow(tail, records)
+	return nil
+}
+
+func (f *found) follow(tail local.Tail, records []local.Record) {
 	*f = found{state: state{tail.WAL, tail.Checksum, tail.Commit}, pageSize: tail.PageSize}
 	f.tail, f.tailPageSize = f.state, f.pageSize
 	for _, r := range records {
@@ -127,7 +131,6 @@ func (d *DB) followSpool(tail local.Tail) error {
 			f.pageSize = e.PageSize
 		}
 	}
-	return nil
 }
 
 // prove finds out how it is known that the database is at f.state or grew out of

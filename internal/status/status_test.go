@@ -96,6 +96,12 @@ func TestReport(t *testing.T) {
 		t.Errorf("the socket has mode %o", fi.Mode().Perm())
 	}
 	must(t, s.Close())
+	s, err = ServeAs(path, 0o660, none)
+	must(t, err)
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o660 {
+		t.Errorf("the socket has mode %o, %v", fi.Mode().Perm(), err)
+	}
+	must(t, s.Close())
 	if left, _ := filepath.Glob(filepath.Dir(path) + "/*"); len(left) > 0 {
 		t.Errorf("left are %v", left)
 	}
