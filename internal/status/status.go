@@ -124,6 +124,11 @@ func queryError(path string, err error) error {
 	return fmt.Errorf("status: %s: %w", path, err)
 }
 
+// Document is the report of this process, which began to replicate at since.
+func Document(since time.Time, databases []replicate.Status) ([]byte, error) {
+	return encode(thisProcess(since), time.Now().UTC(), databases)
+}
+
 // encode makes the document.
 func encode(owner replicate.Owner, now time.Time, databases []replicate.Status) ([]byte, error) {
 	if databases == nil {
