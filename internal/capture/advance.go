@@ -55,10 +55,11 @@ func (d *DB) advance(since int64, atGate bool) (int, error) {
 		switch {
 		case h.Salt != end.Salt:
 			return 0, fmt.Errorf("capture: WAL header has salts %08x, WAL-index %08x", h.Salt, end.Salt)
-		case h.Salt != d.next:
+		case !d.follows(h.Salt):
 			d.loseTrack("another program restarted the WAL")
 			return 0, nil
 		}
+		d.joinGuarded(h.Salt)
 		if d.startGeneration(h) != nil {
 			return 0, nil
 		}
@@ -147,6 +148,8 @@ func (d *DB) checkFile() {
 	}
 	switch now := fingerprint(d.opts.Path); {
 	case now == d.emptied || now == "": // a file that was removed: see Replaced
+	case d.free && d.emptied == "":
+		d.emptied = now // nobody could write the file since the log was let go
 	case d.table.size() == 0 && !d.hasContent():
 	case d.emptied == "" && d.mark.salt != [2]uint32{}:
 		d.loseTrack("another program took the WAL away")

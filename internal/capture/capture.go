@@ -42,6 +42,10 @@ var (
 	// ErrChecksums: the driver keeps checksums in the pages.
 	ErrChecksums = errors.New("databases with page checksums (8 reserved bytes, EnableChecksums) can't be replicated: " +
 		"the driver puts the checksums in behind the WAL")
+	// ErrBroken: the log's checksums don't lead to its committed end, as those of
+	// SQLite versions before 3.45 may not after ROLLBACK TO. A checkpoint mends it:
+	// the database file has everything then.
+	ErrBroken = errors.New("capture: the WAL doesn't lead to its committed end")
 	// errFailpoint stands for a crash: nothing goes on from there.
 	errFailpoint = errors.New("capture: failpoint")
 	errSpoolFull = errors.New("capture: spool is full")
@@ -74,6 +78,11 @@ type Options struct {
 	// once the store answers. 0: 4 GiB, 1,000,000.
 	SpoolLimit int64
 	EntryLimit int
+	// Guarded: gates are not called, because other programs write the database.
+	// Somebody keeps locks so that no log content is destroyed before LetGo says
+	// that it may be, and signals when something may have been committed: see
+	// LetGo and Hold.
+	Guarded bool
 	// CopyBytes is how much a pass of Copy reads. 0: 8 MiB, or 2 MiB in
 	// rollback-journal modes. For tests.
 	CopyBytes int
@@ -137,6 +146,7 @@ type DB struct {
 
 	mark     mark
 	next     [2]uint32         // salts that a restart gate has let through; 0,0: none
+	free     bool              // guarded: the log may be restarted, but nothing is lost by it; see LetGo
 	last     map[uint32]uint32 // last frame of each page in mark's generation
 	emptied  string            // fingerprint of the database when the WAL was last seen empty or let go; "": it has content
 	table    table
@@ -271,14 +281,18 @@ const (
 
 // Run captures what is signalled, until ctx ends.
 func (d *DB) Run(ctx context.Context) error {
-	poll := time.NewTicker(pollInterval)
-	defer poll.Stop()
+	var poll <-chan time.Time
+	if !d.opts.Guarded { // else all commits are signalled
+		t := time.NewTicker(pollInterval)
+		defer t.Stop()
+		poll = t.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.signal:
-		case <-poll.C:
+		case <-poll:
 		}
 		n, err := d.capture()
 		if d.needsRepair() {

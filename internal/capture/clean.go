@@ -13,7 +13,7 @@ import (
 )
 
 // clean is the clean-close record: the page hashes of the database as it was
-// when everything was acknowledged and the log was gone. It counts only while
+// when everything was acknowledged and the log was gone, or all of it backfilled. It counts only while
 // the file's fingerprint is the recorded one.
 //
 //	magic "OWCLEAN\x01" | u64 XXH64 of what follows | salt 2×4 | frame 8 | checksum 2×4 |
@@ -33,10 +33,10 @@ const (
 	clockTick = 20 * time.Millisecond
 )
 
-// writeClean writes the record if the log is gone and the database is as the
-// gate left it.
+// writeClean writes the record if the log is gone, or let go, and the database is
+// as the gate left it.
 func (d *DB) writeClean() error {
-	if _, err := os.Stat(d.opts.Path + "-wal"); !errors.Is(err, fs.ErrNotExist) || d.emptied == "" || d.leftover.sectors.Len() > 0 {
+	if _, err := os.Stat(d.opts.Path + "-wal"); !errors.Is(err, fs.ErrNotExist) && !d.free || d.emptied == "" || d.leftover.sectors.Len() > 0 {
 		return nil
 	}
 	fi, err := os.Stat(d.opts.Path)

@@ -32,6 +32,7 @@ type found struct {
 	scanned      *mark  // where a scan found state in the log: frame 0, if in the file alone
 	long         bool   // state is the file with all its length, which is more than its header says
 	seen         string // fingerprint of the database before the proof
+	logSalt      [2]uint32
 }
 
 // Evidence compares the local database with the replica's tail; see
@@ -196,8 +197,11 @@ func (d *DB) shortProof(f *found) (proof string, err error) {
 	case err != nil:
 		return "", err
 	case held:
-		return "wal", nil
-	case log:
+		if d.opts.Guarded { // it has the page hashes, if the file is what it was
+			f.clean, err = d.readClean(f.state)
+		}
+		return "wal", err
+	case log && (!d.opts.Guarded || f.logSalt == f.state.pos.Salt):
 		return "", nil
 	}
 	if f.clean, err = d.readClean(f.state); err != nil || f.clean == nil {
@@ -221,6 +225,7 @@ func (d *DB) inLog(f *found) (log, held bool, err error) {
 	if err != nil {
 		return false, false, nil // empty, or torn by a crash before its first sync
 	}
+	f.logSalt = h.Salt
 	if f.joined(h.Salt) {
 		return true, true, nil
 	}

@@ -153,6 +153,7 @@ func (x *export) begin(first bool) (*view, error) {
 	d.mark, d.last = v.mark, v.frames
 	d.dirty, d.smallest = &local.PageSet{}, math.MaxUint64
 	d.emptied = v.emptied(d.opts.Path)
+	d.sawEmpty(v)
 	d.pass = true
 	d.setPhase(tracking)
 	return v, nil
@@ -179,7 +180,7 @@ func (x *export) catchUp(v *view) error {
 		if v.mark.frame < from || v.mark.frame > from && len(v.pages) == 0 {
 			return errLost
 		}
-	case v.mark.salt == d.next:
+	case d.follows(v.mark.salt):
 	default:
 		return errLost
 	}
@@ -249,6 +250,7 @@ func (x *export) end(v *view, tail local.Tail) (*segment.Entry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.pass = false
+	d.cond.Broadcast()
 	if d.dirty == nil {
 		return nil, errLost
 	}

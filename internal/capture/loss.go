@@ -38,7 +38,7 @@ func (d *DB) notePending() error {
 // forgetPending takes the note back once the store has everything, unless
 // transactions go into the database file alone.
 func (d *DB) forgetPending() {
-	if d.emptied == "" && d.queue.backlog().Entries == 0 {
+	if (d.emptied == "" || d.opts.Guarded) && d.queue.backlog().Entries == 0 {
 		d.takeBackPending()
 	}
 }

@@ -135,6 +135,7 @@ type view struct {
 	pos       segment.WALPosition // the same as a position; zero if the log is empty
 	frames    map[uint32]uint32   // last frame of each page in the log
 	onlyFile  bool                // the file has everything
+	empty     bool                // nothing is committed in the log
 	pages     []uint32            // page of each frame, from the first
 	commits   []commit
 }
@@ -198,7 +199,7 @@ func (d *DB) lookInto(v *view) (err error) {
 	}
 	v.pageSize, v.size = h.PageSize, uint64(h.Pages)
 	if v.wal, err = d.openFile(d.opts.Path + "-wal"); errors.Is(err, fs.ErrNotExist) {
-		v.wal, v.onlyFile = nil, true
+		v.wal, v.onlyFile, v.empty = nil, true, true
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("capture: %w", err)
@@ -207,6 +208,7 @@ func (d *DB) lookInto(v *view) (err error) {
 	if err != nil {
 		return err
 	}
+	v.empty = idx.MaxFrame == 0
 	wh, err := readWALHeader(v.wal)
 	if err != nil {
 		if idx.MaxFrame > 0 {
@@ -243,7 +245,14 @@ func (d *DB) lookInto(v *view) (err error) {
 		return nil
 	}
 	if w.end.frame != last || last > 0 && w.end.checksum != idx.Checksum {
-		return fmt.Errorf("capture: the WAL doesn't lead to its committed end (frame %d of %d)", w.end.frame, last)
+		if idx.Backfilled < last {
+			return fmt.Errorf("%w (frame %d of %d)", ErrBroken, w.end.frame, last)
+		}
+		// The file has everything, and what is committed next follows the log's end.
+		v.mark.frame, v.mark.checksum = last, idx.Checksum
+		v.onlyFile, v.size = true, uint64(idx.Pages)
+		v.pos = segment.WALPosition{Salt: wh.Salt, Frame: uint64(last), Checksum: idx.Checksum}
+		return nil
 	}
 	if last == 0 {
 		v.onlyFile = true

@@ -99,7 +99,10 @@ func (d *DB) resume(ctx context.Context, tail local.Tail) error {
 	s := f.state
 	if c := f.clean; c != nil && c.fingerprint == fingerprint(d.opts.Path) {
 		d.table = c.table
-		d.mark = mark{salt: s.pos.Salt, frame: uint32(s.pos.Frame), checksum: s.pos.Checksum}
+		if err := d.atClean(c); err != nil {
+			d.mu.Unlock()
+			return err
+		}
 		d.emptied = c.fingerprint
 		d.identify()
 		d.setPhase(live)
@@ -202,6 +205,7 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 	d.identity = local.Identity(d.opts.Path)
 	d.table, d.mark, d.last = now, v.mark, v.frames
 	d.emptied = v.emptied(d.opts.Path)
+	d.sawEmpty(v)
 	if len(b.e.Blocks) > 0 || b.txids > 0 || b.e.PreCommit != b.e.Commit || b.e.Whole {
 		d.enqueue(b)
 	}

@@ -1,0 +1,253 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/outwash/outwash/internal/capture"
+	"github.com/outwash/outwash/internal/wal"
+)
+
+const (
+	// forceBytes is how large the log may grow while its writers don't pause for long
+	// enough; then they are held for a moment. Past it what can't be captured is
+	// given up to a repair.
+	forceBytes = 64 << 20
+	// ownPages is how many pages may be in the log alone before the sidecar
+	// checkpoints: far more than SQLite's own 1000, so that who checkpoints itself is
+	// never met. (A checkpoint beside another is answered busy at once.)
+	ownPages = 4000
+	// stuckFor is how long that must have been so.
+	stuckFor = 250 * time.Millisecond
+	// tail is how long after the last change is looked on.
+	tail = 100 * time.Millisecond
+)
+
+// follow captures and guards, until Close (nil) or something ends the session.
+func (s *session) follow(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	decided, last := s.engine.Decided(), time.Now()
+	for {
+		if s.db.isClosing() {
+			return nil
+		}
+		more, err := s.step()
+		if err != nil {
+			return err
+		}
+		// The further back the last change, the rarer it is looked.
+		wait := time.Duration(-1)
+		if since := time.Since(last); more || since < tail {
+			wait = min(max(time.Millisecond, since/4), time.Second)
+		}
+		var again <-chan time.Time
+		if wait >= 0 {
+			timer.Reset(wait)
+			again = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.watch.wake:
+			last = time.Now()
+		case <-again:
+		case <-decided:
+			decided = nil
+			last = time.Now()
+			s.db.decided()
+		case <-s.engine.Done():
+			if s.db.isClosing() {
+				return nil
+			}
+			if err := s.engine.Err(); err != nil {
+				return err
+			}
+			return errClosed
+		}
+	}
+}
+
+// step looks once. more: something is under way, look again soon.
+func (s *session) step() (more bool, err error) {
+	s.mu.Lock()
+	g := s.guard
+	s.mu.Unlock()
+	if g == nil {
+		select {
+		case s.here <- struct{}{}: // who waits for the file may look
+		default:
+		}
+		return false, nil
+	}
+	if err, lasting := s.capture.Trouble(); lasting {
+		return false, err
+	}
+	if s.watch.names.Swap(false) && !g.same() {
+		return false, s.lost()
+	}
+	idx, err := g.index()
+	if err != nil {
+		return true, nil // being recovered
+	}
+	if changed := idx != s.seen; changed {
+		s.seen = idx
+		s.capture.Signal()
+	}
+	if g.slot == 0 {
+		if err := s.hold(idx); err != nil {
+			return false, err
+		}
+		return g.slot != 0 || g.writing() || g.checkpointing(), nil
+	}
+	if idx.MaxFrame > 0 {
+		s.capture.Hold(idx.Salt)
+	}
+	if g.marked {
+		if err := g.takeSlot(); err != nil {
+			return false, err
+		}
+	}
+	if idx.Backfilled == idx.MaxFrame {
+		gone, err := s.swap(g.waiting() || s.large(idx))
+		return !gone || g.writing() || g.checkpointing(), err
+	}
+	if err := s.relieve(idx); err != nil {
+		return false, err
+	}
+	return g.marked || !s.stuck.IsZero() || g.writing() || g.checkpointing() || s.capture.Repairing(), nil
+}
+
+// lost says what became of the files.
+func (s *session) lost() error {
+	if s.capture.Replaced() || !s.present() {
+		return fmt.Errorf("sidecar: %s: %w", s.path, ErrRemoved)
+	}
+	return fmt.Errorf("sidecar: %s: %w", s.path, errGuard)
+}
+
+func (s *session) large(idx wal.Index) bool {
+	return int64(idx.MaxFrame)*wal.FrameSize(idx.PageSize) > forceBytes
+}
+
+// swap goes to slot 0, if all that is committed is captured and in the file.
+func (s *session) swap(urgent bool) (bool, error) {
+	g := s.guard
+	ok, err := g.takeZero()
+	if !ok {
+		return false, err
+	}
+	at, ok, err := s.capture.LetGo(urgent)
+	if !ok {
+		g.dropZero()
+		return false, err
+	}
+	s.base = at
+	g.dropSlot()
+	return true, nil
+}
+
+// hold goes back from slot 0, if there are new frames.
+func (s *session) hold(idx wal.Index) error {
+	g := s.guard
+	switch {
+	case idx.Salt == s.base.Salt && idx.MaxFrame == s.base.MaxFrame && idx.Backfilled == s.base.Backfilled:
+		return nil
+	case idx.MaxFrame == 0: // restarted, and nothing is committed yet
+		s.base = idx
+		return nil
+	}
+	if err := g.takeSlot(); err != nil {
+		if errors.Is(err, errLocks) {
+			return nil // held by who sets marks: next time
+		}
+		return err
+	}
+	idx, err := g.index()
+	if err != nil {
+		g.dropSlot() // nothing can be lost on slot 0
+		return nil
+	}
+	s.capture.Hold(idx.Salt)
+	s.capture.Signal()
+	g.dropZero()
+	return nil
+}
+
+// relieve keeps the log from growing without end.
+func (s *session) relieve(idx wal.Index) error {
+	g, now := s.guard, time.Now()
+	err, _ := s.capture.Trouble()
+	broken := s.capture.Repairing() && errors.Is(err, capture.ErrBroken)
+	if idx.MaxFrame-min(idx.MaxFrame, idx.Backfilled) < ownPages && !broken || g.checkpointing() {
+		s.stuck = time.Time{}
+	} else if s.stuck.IsZero() {
+		s.stuck = now
+	}
+	if !s.stuck.IsZero() && now.Sub(s.stuck) >= stuckFor && now.After(s.noCheckp) {
+		s.stuck = time.Time{}
+		if err := checkpoint(s.path); err != nil {
+			return err
+		}
+		after, err := g.index()
+		if err == nil && after.Backfilled == idx.Backfilled { // a reader is in the way
+			s.noCheckp = now.Add(10 * time.Second)
+		}
+		s.capture.Signal()
+		return nil
+	}
+	if s.large(idx) && now.After(s.noForce) {
+		s.noForce = now.Add(time.Second)
+		return s.force(idx)
+	}
+	return nil
+}
+
+// force makes writers that never pause do so, for a moment, so that the log can be
+// restarted.
+func (s *session) force(idx wal.Index) error {
+	g := s.guard
+	if idx.MaxFrame-min(idx.MaxFrame, idx.Backfilled) > ownPages/2 {
+		return nil // a reader is in the way, or a checkpoint has far to go
+	}
+	if err := s.capture.Secure(); err != nil {
+		return err
+	}
+	c, err := openConn(s.path)
+	if err != nil {
+		return nil // next time
+	}
+	defer c.Close()
+	ok := until(time.Second, func() bool {
+		ok, e := g.takeWrite()
+		err = e
+		return ok || e != nil
+	})
+	if err != nil || !ok {
+		return err
+	}
+	defer g.dropWrite()
+	// The application's own checkpoint may be under way.
+	until(50*time.Millisecond, func() bool { return !g.checkpointing() })
+	if !g.checkpointing() {
+		if now, err := g.index(); err == nil && now.Backfilled < now.MaxFrame {
+			if err := passive(c); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = s.swap(true)
+	return err
+}
+
+// until tries for as long as limit.
+func until(limit time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(limit); !ok(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}

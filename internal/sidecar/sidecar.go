@@ -1,0 +1,309 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outwash/outwash/internal/capture"
+	"github.com/outwash/outwash/replicate"
+)
+
+// Options of Open. Path and Open are necessary.
+type Options struct {
+	Path string // of the database
+	// Open opens its store. It is asked again until it succeeds.
+	Open func(ctx context.Context) (replicate.Store, error)
+	// MaxLag is the least time between two uploads; see replicate.EngineOptions.
+	MaxLag time.Duration
+	Keep   replicate.Keep
+	// Restore makes a database that is missing at the start from its replica. (One
+	// that goes missing later is not made again: its application may be about to.)
+	Restore bool
+	Logger  *slog.Logger // nil: none
+	// OnState is called when the State changes. It must not use the DB.
+	OnState func(replicate.Status)
+	// Watcher tells when files change; nil: one for this database alone.
+	Watcher *Watcher
+
+	hooks hooks
+}
+
+// hooks are for tests.
+type hooks struct {
+	unguarded bool // no read slot is held
+	source    func(replicate.Source) replicate.Source
+	capture   func(*capture.Options)
+	clock     replicate.Clock
+	failpoint func(string) error
+	backoff   time.Duration // first pause before a refused database is tried again
+}
+
+// Errors.
+var (
+	// ErrUnsupported: not on this system.
+	ErrUnsupported = errors.New("sidecar: databases of other programs can be replicated on Linux alone; " +
+		"programs in Go can replicate theirs with the VFS")
+	// ErrRemoved: the database file went missing while it was replicated, or another
+	// one took its name.
+	ErrRemoved = errors.New("the database file was removed, or replaced by another one, while it was being replicated")
+	// errGuard: the locks are on files that have lost their names.
+	errGuard = errors.New("the database's -shm was removed while it was in use")
+	// errGone ends a session without a word: it begins anew.
+	errClosed = errors.New("sidecar: closed")
+)
+
+// DB replicates one database. Its methods are safe for concurrent use.
+type DB struct {
+	o    Options
+	path string
+	log  *slog.Logger
+
+	ready    chan struct{}
+	once     sync.Once
+	closing  chan struct{}
+	closeCtx context.Context // set before closing is closed
+	done     chan struct{}
+	stop     context.CancelFunc
+	watch    *watch
+	ownWatch *Watcher
+	counts   replicate.Counters
+	guarded  atomic.Bool // the file was there once
+
+	mu      sync.Mutex
+	changed chan struct{} // closed when what follows changes
+	session *session      // nil between two
+	last    replicate.Status
+	err     error // why the last session ended, and none has begun well since
+	ended   error // what Close returns
+}
+
+// Open begins to replicate a database. It doesn't wait: neither for the store nor
+// for the file to appear. Errors are of the options and of the system; what becomes
+// of the database is in Status.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	if !supported {
+		return nil, ErrUnsupported
+	}
+	if o.Path == "" || o.Open == nil {
+		return nil, errors.New("sidecar: Options without Path or Open")
+	}
+	path, err := filepath.Abs(o.Path)
+	if err != nil {
+		return nil, fmt.Errorf("sidecar: %w", err)
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // as SQLite does: its -wal lies beside the file itself
+	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(dir, filepath.Base(path))
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	db := &DB{
+		o: o, path: path, log: o.Logger.With("database", path),
+		ready: make(chan struct{}), closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
+		last: replicate.Status{Database: path, State: replicate.StateOpening},
+	}
+	if o.Watcher == nil {
+		if o.Watcher, err = NewWatcher(); err != nil {
+			return nil, err
+		}
+		db.ownWatch = o.Watcher
+	}
+	ctx, db.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go db.run(ctx, o.Watcher)
+	return db, nil
+}
+
+// Path is the database's, absolute and without symbolic links.
+func (db *DB) Path() string { return db.path }
+
+// Ready is closed when it is known how database and replica relate: commits go to
+// the store, or will when it answers; or Status says what is in the way.
+func (db *DB) Ready() <-chan struct{} { return db.ready }
+
+func (db *DB) decided() { db.once.Do(func() { close(db.ready) }) }
+
+// Status tells how replication stands.
+func (db *DB) Status() replicate.Status {
+	db.mu.Lock()
+	s, st, err := db.session, db.last, db.err
+	db.mu.Unlock()
+	if s != nil {
+		if now, ok := s.status(); ok {
+			st = now
+		}
+	}
+	if err != nil && st.State != replicate.StateReplicating && st.State != replicate.StateExporting && st.State != replicate.StateFenced {
+		st.State = replicate.StateFailed
+		if st.Error == "" {
+			st.Error = err.Error()
+		}
+		if st.Remedy == "" {
+			st.Remedy = remedy(err)
+		}
+	}
+	return st
+}
+
+// remedy says what to do about errors of this package.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, ErrRemoved), errors.Is(err, capture.ErrReplaced):
+		return "put the file back, or let the one that is there take its place: outwash adopt"
+	case errors.Is(err, errBusy):
+		return "end the other process; this one goes on by itself then"
+	}
+	return "none needed once the cause is gone: it is tried again"
+}
+
+// Sync waits until every transaction that was committed before the call is in the
+// replica, and returns the replica's TXID. It fails when ctx ends, or with what
+// keeps the database from being replicated.
+func (db *DB) Sync(ctx context.Context) (txid uint64, err error) {
+	for {
+		db.mu.Lock()
+		s, changed, err := db.session, db.changed, db.err
+		db.mu.Unlock()
+		if s != nil {
+			txid, ended, err := s.sync(ctx)
+			if !ended {
+				return txid, err
+			}
+		} else if err != nil {
+			return 0, err
+		}
+		select {
+		case <-changed:
+		case <-db.done:
+			return 0, errClosed
+		case <-ctx.Done():
+			return 0, fmt.Errorf("sidecar: sync %s: %w", db.path, context.Cause(ctx))
+		}
+	}
+}
+
+// Close uploads what is committed until ctx ends, and lets the database go. The
+// error says what was not uploaded: it stays in the log and the spool, and goes with
+// the next start.
+func (db *DB) Close(ctx context.Context) error {
+	db.mu.Lock()
+	if db.closeCtx == nil {
+		db.closeCtx = ctx
+		close(db.closing)
+	}
+	db.mu.Unlock()
+	<-db.done
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.ended
+}
+
+// note says that something changed that Sync or Status may wait for. mu is held.
+func (db *DB) note() {
+	close(db.changed)
+	db.changed = make(chan struct{})
+}
+
+// run replicates until Close, in as many sessions as it takes.
+func (db *DB) run(ctx context.Context, w *Watcher) {
+	defer close(db.done)
+	defer db.stop()
+	defer func() {
+		if db.watch != nil {
+			db.watch.close()
+		}
+		if db.ownWatch != nil {
+			_ = db.ownWatch.Close()
+		}
+	}()
+	for try := 0; ; try++ {
+		began := time.Now()
+		err := db.runSession(ctx, w, try)
+		if db.isClosing() {
+			db.mu.Lock()
+			db.ended = err
+			db.last.State = replicate.StateClosed
+			db.note()
+			db.mu.Unlock()
+			db.decided()
+			return
+		}
+		if errors.Is(err, errGuard) {
+			db.log.Warn("beginning anew", "error", err)
+			try = -1
+			continue
+		}
+		db.failed(err)
+		if time.Since(began) > time.Minute {
+			try = 0
+		}
+		if errors.Is(err, replicate.ErrFenced) {
+			<-db.closing // final: somebody else extends the replica
+			continue
+		}
+		db.pause(try)
+	}
+}
+
+// failed notes why a session ended.
+func (db *DB) failed(err error) {
+	db.mu.Lock()
+	again := db.err != nil && db.err.Error() == err.Error()
+	db.err = err
+	db.note()
+	db.mu.Unlock()
+	db.decided()
+	if again {
+		return
+	}
+	db.log.Error("replication stopped, trying again", "error", err)
+	if db.o.OnState != nil {
+		db.o.OnState(db.Status())
+	}
+}
+
+func (db *DB) isClosing() bool {
+	select {
+	case <-db.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// pause waits before a database is tried again: up to five minutes, less if files
+// come or go.
+func (db *DB) pause(try int) {
+	first := db.o.hooks.backoff
+	if first == 0 {
+		first = time.Second
+	}
+	t := time.NewTimer(min(first<<min(try, 20), 5*time.Minute))
+	defer t.Stop()
+	least := time.NewTimer(first)
+	defer least.Stop()
+	var wake chan struct{}
+	for {
+		select {
+		case <-db.closing:
+			return
+		case <-t.C:
+			return
+		case <-least.C:
+			if db.watch != nil {
+				wake = db.watch.wake
+			}
+		case <-wake:
+			if db.watch.names.Load() {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,64 @@
+//go:build linux
+
+package sidecar
+
+import (
+	"testing"
+
+	"github.com/outwash/outwash/internal/segment"
+)
+
+const table = "CREATE TABLE t(id INTEGER PRIMARY KEY, a BLOB)"
+
+// TestCommits: one TXID for each commit of a program with stock SQLite.
+func TestCommits(t *testing.T) {
+	w := newWorld(t, Options{})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal")
+	p.Must(table)
+	w.ready()
+	before := w.sync()
+	for range 100 {
+		p.Must("INSERT INTO t(a) VALUES(randomblob(500))")
+	}
+	if after := w.sync(); after != before+100 {
+		t.Errorf("100 commits went from TXID %d to %d", before, after)
+	}
+	w.same()
+	if n := w.repairs(); n != 0 || w.count(segment.Repair) != 0 {
+		t.Errorf("%d repairs", n)
+	}
+}
+
+// TestCheckpoints: every checkpoint of the application returns 0, and each commit
+// between them has its TXID.
+func TestCheckpoints(t *testing.T) {
+	for _, mode := range []string{"PASSIVE", "FULL", "RESTART", "TRUNCATE"} {
+		t.Run(mode, func(t *testing.T) {
+			w := newWorld(t, Options{})
+			p := w.stock()
+			p.Must("PRAGMA journal_mode=wal")
+			p.Must(table)
+			w.ready()
+			before := w.sync()
+			const rounds = 30
+			for i := range rounds {
+				for range 5 {
+					p.Must("INSERT INTO t(a) VALUES(randomblob(500))")
+				}
+				ck, err := p.Checkpoint(mode)
+				must(t, err)
+				if ck.Busy != 0 || mode != "PASSIVE" && ck.Done != ck.Log {
+					t.Fatalf("round %d: %+v", i, ck)
+				}
+			}
+			if after := w.sync(); after != before+rounds*5 {
+				t.Errorf("%d commits went from TXID %d to %d", rounds*5, before, after)
+			}
+			w.same()
+			if n := w.repairs(); n != 0 {
+				t.Errorf("%d repairs", n)
+			}
+		})
+	}
+}

@@ -1,0 +1,167 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/capture"
+	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/replicate"
+)
+
+// source is the capture, with the guard held before anything is looked at.
+type source struct {
+	*capture.DB
+	s *session
+}
+
+func (src *source) Evidence(ctx context.Context, tail replicate.Tail) (replicate.Evidence, error) {
+	if err := src.s.prepare(ctx); err != nil {
+		return replicate.Evidence{}, err
+	}
+	return src.DB.Evidence(ctx, tail)
+}
+
+// Begin waits, where there is nothing on both sides, for the database to appear.
+func (src *source) Begin(ctx context.Context, start replicate.Start, tail replicate.Tail) error {
+	if start != replicate.StartEmpty {
+		return src.DB.Begin(ctx, start, tail)
+	}
+	if err := src.s.appear(ctx); err != nil {
+		return err
+	}
+	return fmt.Errorf("sidecar: %s has appeared: %w", src.s.path, local.ErrChanged)
+}
+
+// appear waits until there is a database file with content.
+func (s *session) appear(ctx context.Context) error {
+	set := func(absent bool) {
+		s.mu.Lock()
+		s.absent = absent
+		s.mu.Unlock()
+	}
+	set(true)
+	defer set(false)
+	s.log.Info("waiting for the database file to appear")
+	s.db.decided()
+	for !s.present() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.db.closing:
+			return errClosed
+		case <-s.here:
+		}
+	}
+	return nil
+}
+
+// prepare takes the locks of a database that is there: in WAL mode, with a WAL-index
+// that is whole, by a short connection.
+func (s *session) prepare(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.guard != nil || !s.present() {
+		return nil
+	}
+	if err := capture.CheckReadable(s.path, nil); err != nil {
+		return err
+	}
+	c, err := openConn(s.path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := s.toWAL(c); err != nil {
+		return fmt.Errorf("sidecar: %s: put into WAL mode: %w", s.path, busy(err))
+	}
+	// A damaged schema is found by whoever reads it.
+	if err := c.Exec("BEGIN; PRAGMA schema_version"); err != nil {
+		return fmt.Errorf("sidecar: read %s: %w", s.path, busy(err))
+	}
+	g, err := newGuard(s.path, s.db.o.hooks.unguarded)
+	if errors.Is(err, errLocks) {
+		return fmt.Errorf("%w: %w", local.ErrLocked, err)
+	}
+	if err != nil {
+		return err
+	}
+	s.guard = g
+	s.db.guarded.Store(true)
+	s.watch.notify()
+	return nil
+}
+
+// openConn opens a connection that neither checkpoints nor deletes the log when it
+// is closed.
+func openConn(path string) (*sqlite3.Conn, error) {
+	q := url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(1000)"}}
+	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: capture.EncodeQuery(q)}
+	c, err := sqlite3.Open(u.String())
+	if err != nil {
+		return nil, fmt.Errorf("sidecar: open %s: %w", path, busy(err))
+	}
+	if _, err := c.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("sidecar: open %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// toWAL puts the database into WAL mode, if it isn't.
+func (s *session) toWAL(c *sqlite3.Conn) error {
+	mode, err := text(c, "PRAGMA journal_mode")
+	if err != nil || mode == "wal" {
+		return err
+	}
+	now, err := text(c, "PRAGMA journal_mode=wal")
+	if err != nil {
+		return err
+	}
+	if now != "wal" {
+		return fmt.Errorf("the journal mode stays %s", now)
+	}
+	s.log.Info("the database is in WAL mode now, which replication needs", "before", mode)
+	return nil
+}
+
+func text(c *sqlite3.Conn, sql string) (string, error) {
+	stmt, _, err := c.Prepare(sql)
+	if err != nil {
+		return "", err
+	}
+	defer stmt.Close()
+	out := ""
+	if stmt.Step() {
+		out = stmt.ColumnText(0)
+	}
+	return out, stmt.Err()
+}
+
+// busy says of SQLite's "busy" what it means to who decides.
+func busy(err error) error {
+	if errors.Is(err, sqlite3.BUSY) {
+		return fmt.Errorf("%w: %w", local.ErrLocked, err)
+	}
+	return err
+}
+
+// checkpoint brings what it can into the database file.
+func checkpoint(path string) error {
+	c, err := openConn(path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return passive(c)
+}
+
+func passive(c *sqlite3.Conn) error {
+	if _, _, err := c.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE); err != nil && !errors.Is(err, sqlite3.BUSY) {
+		return fmt.Errorf("sidecar: checkpoint: %w", err)
+	}
+	return nil
+}
