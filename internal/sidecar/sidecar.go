@@ -79,8 +79,9 @@ type DB struct {
 	changed chan struct{} // closed when what follows changes
 	session *session      // nil between two
 	last    replicate.Status
-	err     error // why the last session ended, and none has begun well since
-	ended   error // what Close returns
+	err     error     // why the last session ended, and none has begun well since
+	failing time.Time // since when err is what it is
+	ended   error     // what Close returns
 }
 
 // Open begins to replicate a database. It doesn't wait: neither for the store nor
@@ -108,7 +109,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	db := &DB{
 		o: o, path: path, log: o.Logger.With("database", path),
 		ready: make(chan struct{}), closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
-		last: replicate.Status{Database: path, State: replicate.StateOpening},
+		last: replicate.Status{Database: path, State: replicate.StateOpening, StateSince: time.Now()},
 	}
 	if o.Watcher == nil {
 		if o.Watcher, err = NewWatcher(); err != nil {
@@ -133,7 +134,7 @@ func (db *DB) decided() { db.once.Do(func() { close(db.ready) }) }
 // Status tells how replication stands.
 func (db *DB) Status() replicate.Status {
 	db.mu.Lock()
-	s, st, err := db.session, db.last, db.err
+	s, st, err, failing := db.session, db.last, db.err, db.failing
 	db.mu.Unlock()
 	if s != nil {
 		if now, ok := s.status(); ok {
@@ -141,7 +142,7 @@ func (db *DB) Status() replicate.Status {
 		}
 	}
 	if err != nil && st.State != replicate.StateReplicating && st.State != replicate.StateExporting && st.State != replicate.StateFenced {
-		st.State = replicate.StateFailed
+		st.State, st.StateSince = replicate.StateFailed, failing
 		if st.Error == "" {
 			st.Error = err.Error()
 		}
@@ -229,7 +230,7 @@ func (db *DB) run(ctx context.Context, w *Watcher) {
 		if db.isClosing() {
 			db.mu.Lock()
 			db.ended = err
-			db.last.State = replicate.StateClosed
+			db.last.State, db.last.StateSince = replicate.StateClosed, time.Now()
 			db.note()
 			db.mu.Unlock()
 			db.decided()
@@ -257,6 +258,9 @@ func (db *DB) failed(err error) {
 	db.mu.Lock()
 	again := db.err != nil && db.err.Error() == err.Error()
 	db.err = err
+	if !again {
+		db.failing = time.Now()
+	}
 	db.note()
 	db.mu.Unlock()
 	db.decided()
