@@ -23,6 +23,8 @@ type Watcher struct {
 
 	mu   sync.Mutex
 	dirs map[string]map[string]map[*watch]struct{} // by directory and name of the database
+	// hooks are told of all files.
+	hooks map[*hook]struct{}
 }
 
 // watch is one database's.
@@ -37,9 +39,9 @@ type watch struct {
 func NewWatcher() (*Watcher, error) {
 	fs, err := fsnotify.NewBufferedWatcher(64)
 	if err != nil {
-		return nil, fmt.Errorf("sidecar: watch files: %w", err)
+		return nil, fmt.Errorf("sidecar: watch files: %w%s", err, watchRemedy(err))
 	}
-	w := &Watcher{fs: fs, done: make(chan struct{}), dirs: map[string]map[string]map[*watch]struct{}{}}
+	w := &Watcher{fs: fs, done: make(chan struct{}), dirs: map[string]map[string]map[*watch]struct{}{}, hooks: map[*hook]struct{}{}}
 	go w.run()
 	return w, nil
 }
@@ -60,8 +62,8 @@ func (w *Watcher) watch(path string) (*watch, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.dirs[t.dir] == nil {
-		if err := w.fs.Add(t.dir); err != nil {
-			return nil, fmt.Errorf("sidecar: watch %s: %w", t.dir, err)
+		if err := w.fs.Add(t.dir); err != nil { // once more does no harm
+			return nil, fmt.Errorf("sidecar: watch %s: %w%s", t.dir, err, watchRemedy(err))
 		}
 		w.dirs[t.dir] = map[string]map[*watch]struct{}{}
 	}
@@ -83,8 +85,8 @@ func (t *watch) close() {
 		delete(of, t.name)
 	}
 	if of != nil && len(of) == 0 {
-		_ = w.fs.Remove(t.dir) // gone already, or the watcher is closed
 		delete(w.dirs, t.dir)
+		w.unwatch(t.dir)
 	}
 }
 
@@ -130,6 +132,7 @@ func (w *Watcher) tell(e fsnotify.Event) {
 	names := e.Op&^(fsnotify.Write|fsnotify.Chmod) != 0
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.tellHooks(e)
 	if of, ok := w.dirs[filepath.Clean(e.Name)]; ok && names { // the directory itself
 		for _, all := range of {
 			wake(all, true)
@@ -147,6 +150,9 @@ func (w *Watcher) all(names bool) {
 		for _, all := range of {
 			wake(all, names)
 		}
+	}
+	for h := range w.hooks {
+		h.tell("", false)
 	}
 }
 

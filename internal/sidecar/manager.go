@@ -1,0 +1,427 @@
+package sidecar
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/replicate"
+)
+
+// Errors that callers decide on.
+var (
+	// ErrManaged: the manager has this database already.
+	ErrManaged = errors.New("sidecar: this database is already being replicated by this process")
+	// ErrNotManaged: it doesn't have it.
+	ErrNotManaged = errors.New("sidecar: this database is not being replicated by this process")
+)
+
+var errManagerClosed = errors.New("the manager is closed")
+
+const (
+	// starting is how many databases are started at a time: each takes a connection
+	// and a few requests.
+	starting = 16
+	// startPatience is how long one may take until the next one's turn comes: it may
+	// be waiting for its store, or for its file.
+	startPatience = 5 * time.Second
+	// ending is how many are synced or closed at a time.
+	ending = 64
+)
+
+// ManagerOptions of NewManager. All may be zero.
+type ManagerOptions struct {
+	Logger  *slog.Logger // nil: slog.Default()
+	Watcher *Watcher     // of all databases; nil: one that the manager makes
+
+	// For tests.
+	open  func(context.Context, Options) (database, error) // nil: Open
+	retry time.Duration                                    // first pause after it failed; 0: a second
+}
+
+// database is *DB.
+type database interface {
+	Status() replicate.Status
+	Sync(context.Context) (uint64, error)
+	Ready() <-chan struct{}
+	Close(context.Context) error
+}
+
+// A Manager replicates many databases in one process: they are started a few at a
+// time, and their stores have connections and credentials in common. Its methods are
+// safe for concurrent use.
+type Manager struct {
+	opts ManagerOptions
+	log  *slog.Logger
+	pool objstore.Pool
+	ctx  context.Context // ends when Close is called, and with it what hasn't been started
+	stop context.CancelFunc
+	life context.Context // of what has; ends with Close
+	done context.CancelFunc
+	turn chan struct{} // who is being started
+	work sync.WaitGroup
+
+	mu     sync.Mutex
+	byKey  map[string]*member
+	closed bool
+	limit  fileLimit
+	own    *Watcher // made by NewManager
+}
+
+// A member is a database that the manager has.
+type member struct {
+	path    string
+	key     string
+	opts    Options
+	stop    context.CancelFunc
+	started chan struct{} // closed when db is set, or will never be
+	moved   chan struct{} // closed when its state is another one than opening
+	gone    chan struct{} // closed when it is closed
+
+	mu  sync.Mutex
+	db  database
+	err error // why the last attempt failed
+
+	once sync.Once // closes started
+}
+
+func (b *member) nowStarted() { b.once.Do(func() { close(b.started) }) }
+
+// NewManager returns a manager without databases.
+func NewManager(o ManagerOptions) (*Manager, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	m := &Manager{opts: o, log: o.Logger, turn: make(chan struct{}, starting), byKey: map[string]*member{}}
+	if m.opts.open == nil {
+		m.opts.open = func(ctx context.Context, o Options) (database, error) { return Open(ctx, o) }
+		if m.opts.Watcher == nil {
+			w, err := NewWatcher()
+			if err != nil {
+				return nil, err
+			}
+			m.opts.Watcher, m.own = w, w
+		}
+	}
+	m.life, m.done = context.WithCancel(objstore.WithPool(context.Background(), &m.pool))
+	m.ctx, m.stop = context.WithCancel(m.life)
+	return m, nil
+}
+
+// key is the same for all names of a database; its file may be missing.
+func key(name string) (string, error) {
+	full, err := filepath.Abs(name)
+	if err != nil {
+		return "", fmt.Errorf("sidecar: %s: %w", name, err)
+	}
+	if real, err := filepath.EvalSymlinks(full); err == nil {
+		return real, nil
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(full)); err == nil {
+		return filepath.Join(dir, filepath.Base(full)), nil
+	}
+	return full, nil
+}
+
+// Add has a database replicated from now on, as soon as its turn comes. What fails
+// is tried again, and said by Statuses. It returns ErrManaged if the manager has the
+// database.
+func (m *Manager) Add(o Options) error {
+	k, err := key(o.Path)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return fmt.Errorf("sidecar: %s: %w", o.Path, errManagerClosed)
+	}
+	old := m.byKey[k]
+	if old != nil && !old.leaving() {
+		return fmt.Errorf("%w: %s", ErrManaged, o.Path)
+	}
+	b := &member{path: o.Path, key: k, started: make(chan struct{}), moved: make(chan struct{}), gone: make(chan struct{})}
+	b.opts = m.options(o, b)
+	ctx, stop := context.WithCancel(m.ctx)
+	b.stop = stop
+	m.byKey[k] = b
+	m.limit.check(len(m.byKey), m.log)
+	m.work.Go(func() {
+		if old != nil {
+			<-old.gone // its locks
+		}
+		m.start(ctx, b)
+	})
+	return nil
+}
+
+// options completes a database's.
+func (m *Manager) options(o Options, b *member) Options {
+	if o.Logger == nil {
+		o.Logger = m.log
+	}
+	if o.Watcher == nil {
+		o.Watcher = m.opts.Watcher
+	}
+	var once sync.Once
+	told := o.OnState
+	o.OnState = func(s replicate.Status) {
+		if s.State != replicate.StateOpening {
+			once.Do(func() { close(b.moved) })
+		}
+		if told != nil {
+			told(s)
+		}
+	}
+	if open := o.Open; open != nil {
+		o.Open = func(ctx context.Context) (replicate.Store, error) { return open(objstore.WithPool(ctx, &m.pool)) }
+	}
+	return o
+}
+
+// start opens a database, for as long as it takes.
+func (m *Manager) start(ctx context.Context, b *member) {
+	defer b.nowStarted()
+	for wait := cmp.Or(m.opts.retry, time.Second); ; wait = min(2*wait, time.Minute) {
+		err := m.tryStart(ctx, b)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if b.failed(err) {
+			m.log.Error("a database can't be replicated, trying on", "database", b.path, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// tryStart waits for its turn, and keeps it until the database gets on by itself.
+func (m *Manager) tryStart(ctx context.Context, b *member) error {
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	db, err := m.opts.open(m.life, b.opts)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.db, b.err = db, nil
+	b.mu.Unlock()
+	b.nowStarted()
+	patience := time.NewTimer(startPatience)
+	defer patience.Stop()
+	select {
+	case <-db.Ready():
+	case <-b.moved:
+	case <-b.gone:
+	case <-patience.C:
+	}
+	return nil
+}
+
+// failed notes why a database isn't started, and reports whether that is news.
+func (b *member) failed(err error) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	news := b.err == nil || b.err.Error() != err.Error()
+	b.err = err
+	return news
+}
+
+// leaving reports whether the database is being closed.
+func (b *member) leaving() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.stop == nil
+}
+
+// get returns the database; nil while it isn't started.
+func (b *member) get() (database, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.db, b.err
+}
+
+func (b *member) status() replicate.Status {
+	db, err := b.get()
+	if db != nil {
+		return db.Status()
+	}
+	s := replicate.Status{Database: b.path, State: replicate.StateOpening}
+	if err != nil {
+		s.State, s.Error = replicate.StateFailed, err.Error()
+	}
+	return s
+}
+
+// end closes a database; the first call counts.
+func (b *member) end(ctx context.Context) error {
+	b.mu.Lock()
+	stop := b.stop
+	b.stop = nil
+	b.mu.Unlock()
+	if stop == nil {
+		<-b.gone
+		return nil
+	}
+	defer close(b.gone)
+	defer stop()
+	select {
+	case <-b.started:
+	default:
+		stop() // waits for its turn, or is about to learn that it is over
+		<-b.started
+	}
+	db, _ := b.get()
+	if db == nil {
+		return nil
+	}
+	if err := db.Close(ctx); err != nil {
+		return fmt.Errorf("sidecar: close %s: %w", b.path, err)
+	}
+	return nil
+}
+
+// Remove ends the replication of a database, and uploads what is left of it until
+// ctx ends. It returns ErrNotManaged if the manager doesn't have it.
+func (m *Manager) Remove(ctx context.Context, path string) error {
+	b := m.member(path)
+	if b == nil || b.leaving() {
+		return fmt.Errorf("%w: %s", ErrNotManaged, path)
+	}
+	return m.remove(ctx, b)
+}
+
+// member returns the database with this path; nil if there is none.
+func (m *Manager) member(path string) *member {
+	k, err := key(path)
+	if err != nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.byKey[k]
+}
+
+func (m *Manager) remove(ctx context.Context, b *member) error {
+	err := b.end(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byKey[b.key] == b {
+		delete(m.byKey, b.key)
+	}
+	return err
+}
+
+// members returns the databases, by path.
+func (m *Manager) members() []*member {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]*member, 0, len(m.byKey))
+	for _, b := range m.byKey {
+		list = append(list, b)
+	}
+	slices.SortFunc(list, func(a, b *member) int { return strings.Compare(a.path, b.path) })
+	return list
+}
+
+// Statuses tells how all databases are doing, by path.
+func (m *Manager) Statuses() []replicate.Status {
+	list := m.members()
+	all := make([]replicate.Status, len(list))
+	for i, b := range list {
+		all[i] = b.status()
+	}
+	return all
+}
+
+// Decided waits until it is known of each database that was added before how it
+// relates to its replica, or that it failed. It returns ctx's error alone.
+func (m *Manager) Decided(ctx context.Context) error {
+	for _, b := range m.members() {
+		select {
+		case <-b.started:
+		case <-ctx.Done():
+			return fmt.Errorf("sidecar: %s is not started: %w", b.path, context.Cause(ctx))
+		}
+		db, _ := b.get()
+		if db == nil {
+			continue
+		}
+		select {
+		case <-db.Ready():
+		case <-b.gone:
+		case <-ctx.Done():
+			return fmt.Errorf("sidecar: %s is not decided: %w", b.path, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// Sync waits until everything that is committed now is in the replicas, of all
+// databases; the error says of which it isn't.
+func (m *Manager) Sync(ctx context.Context) error {
+	return all(m.members(), func(b *member) error {
+		select {
+		case <-b.started:
+		case <-ctx.Done():
+			return fmt.Errorf("sidecar: sync %s: %w", b.path, context.Cause(ctx))
+		}
+		db, err := b.get()
+		if db != nil {
+			_, err = db.Sync(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("sidecar: sync %s: %w", b.path, err)
+		}
+		return nil
+	})
+}
+
+// Close ends the replication of all databases, and uploads what is left of them
+// until ctx ends. The error says of which something is left. Nothing can be added
+// afterwards.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.stop() // for who hasn't been started, and directories
+	err := all(m.members(), func(b *member) error { return b.end(ctx) })
+	m.work.Wait()
+	m.done()
+	if m.own != nil {
+		err = errors.Join(err, m.own.Close())
+	}
+	return err
+}
+
+// all calls f of each database, many at a time, and returns all errors.
+func all(list []*member, f func(*member) error) error {
+	errs := make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(ending)
+	for i, b := range list {
+		g.Go(func() error {
+			errs[i] = f(b)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	return errors.Join(errs...)
+}
