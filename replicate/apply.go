@@ -291,14 +291,13 @@ func (a *applier) blocks(ctx context.Context, key string, blocks []*segment.Bloc
 	return nil
 }
 
-// readRun reads blocks of a run and gives each, verified, to f. When
-// reading breaks off it goes on with the block where that happened.
+// readRun reads blocks of a run and gives each, verified, to f, which must not keep
+// it. When reading breaks off it goes on with the block where that happened.
 func readRun(ctx context.Context, store Store, key string, run []*segment.Block, f func(*segment.Block, []byte) error) error {
-	var stored []byte
 	return retry(ctx, func() error {
 		first, last := run[0], run[len(run)-1]
 		length := last.Offset + int64(last.Stored) - first.Offset
-		var r io.Reader = eofReader{}
+		var from io.Reader = eofReader{}
 		if length > 0 {
 			body, info, err := store.Get(ctx, key, Range{Offset: first.Offset, Length: length})
 			if err != nil {
@@ -308,19 +307,23 @@ func readRun(ctx context.Context, store Store, key string, run []*segment.Block,
 			if end := first.Offset + length; info.Size < end {
 				return fmt.Errorf("replicate: %s has %d bytes, its index says that there are %d or more: %w", key, info.Size, end, ErrCorrupt)
 			}
-			r = bufio.NewReaderSize(body, 256<<10)
+			from = body
 		}
+		r := bufio.NewReaderSize(from, int(min(max(length, 1), segment.MaxBlockPlain))) // holds every block
 		pos := first.Offset
 		for len(run) > 0 {
 			b := run[0]
 			if b.Offset > pos { // what is between blocks is not wanted
-				if _, err := io.CopyN(io.Discard, r, b.Offset-pos); err != nil {
+				if _, err := r.Discard(int(b.Offset - pos)); err != nil {
 					return fmt.Errorf("replicate: read %s: %w", key, err)
 				}
 			}
 			pos = b.Offset + int64(b.Stored)
-			stored = grow(stored, int(b.Stored))
-			if _, err := io.ReadFull(r, stored); err != nil {
+			stored, err := r.Peek(int(b.Stored))
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			if err != nil {
 				return dataError(key, fmt.Errorf("replicate: read %s: %w", key, err))
 			}
 			if err := b.Verify(stored); err != nil {
@@ -328,6 +331,9 @@ func readRun(ctx context.Context, store Store, key string, run []*segment.Block,
 			}
 			if err := f(b, stored); err != nil {
 				return err
+			}
+			if _, err := r.Discard(len(stored)); err != nil {
+				return fmt.Errorf("replicate: read %s: %w", key, err)
 			}
 			run = run[1:]
 		}

@@ -19,8 +19,8 @@ const (
 // reads all indexes first and finds out which block has the newest image of each
 // page; then it reads these blocks alone, in parallel, and writes each page once.
 //
-// Memory: 12 bytes a page (winner and the image's hashes), what is held, and a MiB
-// for each worker.
+// Memory: 12 bytes a page (winner and the image's hashes), what is held, 256 KiB for
+// each request and a MiB for each worker.
 type baseLoader struct {
 	*restorer
 	layers []baseLayer
@@ -31,6 +31,9 @@ type baseLoader struct {
 	held   int64        // bytes of frames
 	inline int64        // bytes of inline segments
 	dirty  atomic.Int64 // bytes written since the last startWriteback
+	// workers decode and write. There is one for each processor: with one for each
+	// request, they keep pushing each other's buffers out of its cache.
+	workers chan *baseWorker
 }
 
 // A baseLayer is one of these segments.

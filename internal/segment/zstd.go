@@ -91,7 +91,10 @@ func decodeFrame(d *zstd.Decoder, dst, b []byte, plain int) ([]byte, error) {
 	if len(out) != plain {
 		return dst, fmt.Errorf("zstd frame of %d bytes, expected %d", len(out), plain)
 	}
-	return append(dst, out...), nil // in place: out begins where dst ends
+	if n := len(dst); plain > 0 && &out[0] == &dst[:n+1][n] {
+		return dst[:n+plain], nil // in place, as there was room
+	}
+	return append(dst, out...), nil
 }
 
 func newEncoder() *zstd.Encoder {
