@@ -146,11 +146,20 @@ func (s countedStore) Put(ctx context.Context, key string, data []byte) error {
 // Upload implements Store.
 func (s countedStore) Upload(ctx context.Context, key string, r io.Reader) (int64, error) {
 	p := s.begin(opUpload)
-	n, err := s.Store.Upload(ctx, key, r)
+	n, err := s.Store.Upload(ctx, key, countedReader{r, &p.sent})
 	p.end(err)
-	if err == nil {
-		p.sent.Add(uint64(n))
-	}
+	return n, err
+}
+
+// countedReader shows how far a long upload is.
+type countedReader struct {
+	io.Reader
+	n *atomic.Uint64
+}
+
+func (r countedReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.n.Add(uint64(n))
 	return n, err
 }
 

@@ -56,7 +56,7 @@ type OperationFigures struct {
 	// Errors are those of Count that failed. That an object exists already, or
 	// doesn't, is an answer, and what was given up because somebody ended it is none.
 	Errors   uint64 `json:"errors"`
-	Sent     uint64 `json:"sent"`     // bytes of objects written
+	Sent     uint64 `json:"sent"`     // bytes of objects written, and of uploads as they are read
 	Received uint64 `json:"received"` // bytes of objects read
 	// Seconds is how long all of Count took together: reads and listings until the
 	// answer began, everything else until its end.
