@@ -55,6 +55,7 @@ var steps = []step{
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
 			"internal/model TestProtocol", "internal/model TestPlantedBugs",
 			"cmd/outwash TestScript/prune", "cmd/outwash TestScript/snapshot", "cmd/outwash TestScript/verify", "cmd/outwash TestAdoptDeletesNothing",
+			"cmd/outwash TestScript/status", "cmd/outwash TestStatusVerdicts", "internal/status TestLiveSocketIsKept", "internal/status TestStaleSocket", "internal/status TestHostileReports", "vfs TestStatusSocket", "vfs TestPeek",
 			"cmd/outwash TestDoctorAtAWS", "cmd/outwash TestDoctorUnderPolicies", "cmd/outwash TestDoctorInterrupted", "internal/doctor TestDenied", "internal/doctor TestHealthy", "internal/doctor TestConnections", "internal/rclone TestConforms", "internal/rclone TestDeviations", "internal/versitygw TestUsers", "internal/stocksqlite TestProcess", "internal/stocksqlite TestWorker", "internal/s3proxy TestTLS", "internal/s3proxy TestClock",
 			"internal/objstore TestFileConforms", "internal/objstore TestMemConforms",
 			"internal/segment TestGolden", "internal/segment TestBlockAllocations",

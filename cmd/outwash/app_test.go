@@ -21,7 +21,7 @@ import (
 // appMain is an application for the scripts: it runs SQL on a replicated
 // database, and waits until the replica has it.
 //
-//	app [-restore] [-ready FILE] [-within DURATION] DB URL SQL…
+//	app [-restore] [-socket PATH] [-ready FILE] [-within DURATION] DB URL SQL…
 //
 // It gives up after the duration of -within, and then says how replication stands.
 //
@@ -37,6 +37,7 @@ func appMain() {
 func app(args []string) (err error) {
 	fs := flag.NewFlagSet("app", flag.ContinueOnError)
 	restore := fs.Bool("restore", false, "")
+	socket := fs.String("socket", "", "")
 	ready := fs.String("ready", "", "")
 	within := fs.Duration("within", time.Hour, "")
 	if err := fs.Parse(args); err != nil {
@@ -47,6 +48,7 @@ func app(args []string) (err error) {
 	if *restore {
 		params = append(params, "replica_restore=auto")
 	}
+	vfs.Register(vfs.Name, vfs.Options{StatusSocket: *socket})
 	setupDriver()
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/status"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -57,7 +58,7 @@ var exitCodes = []struct {
 	{codeVersion, "a newer outwash wrote this: upgrade", []error{replicate.ErrVersion}},
 	{codeCorrupt, "the replica is damaged, or has foreign objects where its own should be", []error{replicate.ErrCorrupt, segment.ErrChain, replicate.ErrForeign, errCheck}},
 	{codeAccess, "no access: credentials, bucket, endpoint or network", []error{replicate.ErrDenied, replicate.ErrNoBucket, replicate.ErrUnreachable, replicate.ErrUnsupported, context.DeadlineExceeded, errUnfit}},
-	{codeNothing, "nothing there: no replica, no database, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist, errNoDatabase}},
+	{codeNothing, "nothing there: no replica, no database, no process that tells of it, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist, errNoDatabase, status.ErrNobody}},
 	{codeUnconfirmed, "not confirmed: nothing was changed", []error{errUnconfirmed}},
 	{codeBusy, "the database is in use: another process replicates it", []error{local.ErrBusy}},
 	{codeDiffers, "the replica is whole, and the database that it was compared with is another state", []error{errDiffers}},

@@ -38,7 +38,7 @@ type runner func(ctx context.Context, u *ui, args []string) error
 // verbs lists every verb in the order of the help. It is a function because the
 // help verb needs it.
 func verbs() []*verb {
-	return []*verb{restoreVerb, adoptVerb, lsVerb, verifyVerb, inspectVerb, snapshotVerb, pruneVerb, configVerb, doctorVerb, policyVerb, demoVerb, versionVerb, helpVerb(), demoWriterVerb}
+	return []*verb{restoreVerb, adoptVerb, lsVerb, statusVerb, verifyVerb, inspectVerb, snapshotVerb, pruneVerb, configVerb, doctorVerb, policyVerb, demoVerb, versionVerb, helpVerb(), demoWriterVerb}
 }
 
 // run is the whole program but for the process around it.

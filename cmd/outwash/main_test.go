@@ -60,6 +60,7 @@ func runScripts(t *testing.T, dir string, env ...string) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars, "XDG_CACHE_HOME="+cache, "AWS_EC2_METADATA_DISABLED=true")
+			e.Vars = append(e.Vars, "OUTWASH_SOCKET_DIR="+filepath.Join(e.WorkDir, "run")) // not this machine's
 			e.Vars = append(e.Vars, env...)
 			return nil
 		},

@@ -26,9 +26,21 @@ const (
 // rootDir is root's, and that of a systemd unit with RuntimeDirectory=outwash.
 const rootDir = "/run/outwash"
 
-// Dir is where processes of this user have their sockets: below $XDG_RUNTIME_DIR;
-// without it /run/outwash for root, and the directory for temporary files for others.
+// Env names the environment variable with the one directory to use: one that two
+// containers share, say.
+const Env = "OUTWASH_SOCKET_DIR"
+
+// Dir is where processes of this user have their sockets: $OUTWASH_SOCKET_DIR;
+// /run/outwash in a systemd unit that has it; below $XDG_RUNTIME_DIR; without it
+// /run/outwash for root, and the directory for temporary files for others.
 func Dir() string {
+	if d := os.Getenv(Env); filepath.IsAbs(d) {
+		return d
+	}
+	// systemd.exec(5): the directories of RuntimeDirectory=, separated by colons.
+	if slices.Contains(filepath.SplitList(os.Getenv("RUNTIME_DIRECTORY")), rootDir) {
+		return rootDir
+	}
 	if d := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
 		return filepath.Join(d, "outwash")
 	}
@@ -41,6 +53,9 @@ func Dir() string {
 // Dirs are the directories in which to look for processes: the user's own, that of
 // services, and for root those of everybody who is logged in.
 func Dirs() []string {
+	if d := os.Getenv(Env); filepath.IsAbs(d) {
+		return []string{d}
+	}
 	dirs := []string{Dir(), rootDir}
 	if os.Getuid() == 0 {
 		users, _ := filepath.Glob("/run/user/*/outwash") // the pattern is good

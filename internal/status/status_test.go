@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -195,7 +196,7 @@ func TestStaleSocket(t *testing.T) {
 // Processes with names of their own are found in their directory, and the dead ones
 // swept from it.
 func TestAuto(t *testing.T) {
-	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	t.Setenv(Env, filepath.Join(t.TempDir(), "sockets"))
 	cmd, dead := otherProcess(t, Auto)
 	_, other := otherProcess(t, Auto)
 	must(t, cmd.Process.Kill())
@@ -221,6 +222,32 @@ func TestAuto(t *testing.T) {
 	if fi.Mode().Perm() != 0o700 {
 		t.Errorf("the directory has mode %o", fi.Mode().Perm())
 	}
+}
+
+func TestDir(t *testing.T) {
+	for _, name := range []string{Env, "XDG_RUNTIME_DIR", "RUNTIME_DIRECTORY"} {
+		t.Setenv(name, "")
+	}
+	want := "/run/outwash"
+	if os.Getuid() != 0 {
+		want = filepath.Join(os.TempDir(), fmt.Sprintf("outwash-%d", os.Getuid()))
+	}
+	check := func(want string, others bool) {
+		t.Helper()
+		if got := Dir(); got != want {
+			t.Errorf("%s, expected %s", got, want)
+		}
+		if dirs := Dirs(); !slices.Contains(dirs, want) || slices.Contains(dirs, "/run/outwash") != others {
+			t.Errorf("looked for in %v", dirs)
+		}
+	}
+	check(want, true)
+	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
+	check("/run/user/7/outwash", true)
+	t.Setenv("RUNTIME_DIRECTORY", "/run/other:/run/outwash")
+	check("/run/outwash", true)
+	t.Setenv(Env, "/shared")
+	check("/shared", false)
 }
 
 func TestDirectories(t *testing.T) {
