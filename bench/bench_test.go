@@ -163,7 +163,7 @@ func TestTable(t *testing.T) {
 
 func TestLags(t *testing.T) {
 	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
-	s := &timedStore{acks: []ack{{10, at(100), 1}, {12, at(200), 2}, {15, at(300), 4}}}
+	s := &timedStore{acks: []ack{{10, at(100), 1, 0}, {12, at(200), 2, 0}, {15, at(300), 4, 0}}}
 	// TXIDs 11 to 15: 11 is in the first upload, 12 to 14 in the second.
 	lags, uploads, n, err := s.lags(10, []time.Time{at(90), at(110), at(120), at(190), at(210)})
 	if err != nil {

@@ -116,9 +116,11 @@ type ack struct {
 	first uint64 // TXID that the segment begins with
 	at    time.Time
 	bytes int
+	took  time.Duration
 }
 
 func (s *timedStore) Create(ctx context.Context, key string, data []byte) error {
+	began := time.Now()
 	err := s.Store.Create(ctx, key, data)
 	if hex, ok := strings.CutPrefix(key, "log/"); ok && err == nil {
 		first, err := strconv.ParseUint(hex, 16, 64)
@@ -126,7 +128,7 @@ func (s *timedStore) Create(ctx context.Context, key string, data []byte) error 
 			return err
 		}
 		s.mu.Lock()
-		s.acks = append(s.acks, ack{first, time.Now(), len(data)})
+		s.acks = append(s.acks, ack{first, time.Now(), len(data), time.Since(began)})
 		s.mu.Unlock()
 	}
 	return err

@@ -24,11 +24,17 @@ const litestreamVersion = "v0.5.18"
 type litestream struct {
 	bin, config, database string
 	env                   []string
+	pid                   int // while it runs
 }
 
 // litestream writes a configuration file beside a database. endpoint, if any,
 // comes in the place of the server's.
 func (b *bench) litestream(database, path, endpoint string) (*litestream, error) {
+	return b.litestreamOf("path: "+database, database, path, endpoint)
+}
+
+// litestreamOf is litestream for an entry of its own, which stands for database.
+func (b *bench) litestreamOf(entry, database, path, endpoint string) (*litestream, error) {
 	p := testserver.Program{
 		Name: "litestream", Version: litestreamVersion,
 		Package: "github.com/benbjohnson/litestream/cmd/litestream@" + litestreamVersion,
@@ -45,8 +51,8 @@ func (b *bench) litestream(database, path, endpoint string) (*litestream, error)
 		endpoint = u.Query().Get("endpoint")
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "dbs:\n  - path: %s\n    replica:\n      type: s3\n      bucket: %s\n      path: %s\n",
-		database, u.Host, strings.Trim(u.Path, "/")+"/litestream/"+path)
+	fmt.Fprintf(&text, "dbs:\n  - %s\n    replica:\n      type: s3\n      bucket: %s\n      path: %s\n",
+		entry, u.Host, strings.Trim(u.Path, "/")+"/litestream/"+path)
 	if endpoint != "" {
 		fmt.Fprintf(&text, "      endpoint: %s\n      force-path-style: true\n", endpoint)
 	}
@@ -93,6 +99,7 @@ func (l *litestream) start(ctx context.Context) (stop func() error, err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	l.pid = cmd.Process.Pid
 	return func() error {
 		err := cmd.Process.Signal(syscall.SIGTERM)
 		if e := cmd.Wait(); err == nil && e != nil && !errors.As(e, new(*exec.ExitError)) {

@@ -55,6 +55,9 @@ type sizes struct {
 	small         int           // restore: log segments of one transaction each
 	history       time.Duration // restore: how long is written before a time in it is asked for
 	huge          int64         // huge: bytes of the database
+	many          int           // sidecar: databases
+	idleFor       time.Duration // sidecar: how long they are watched
+	lagRound      time.Duration // sidecar: how long is committed in a round
 }
 
 var (
@@ -63,12 +66,14 @@ var (
 		rows: 150_000, transactions: 3000, rate: 500,
 		lagFor: 20 * time.Second, lagRate: 50, database: 500e6,
 		behind: 10_000, small: 3600, history: 2 * time.Minute, huge: 10e9,
+		many: 1000, idleFor: time.Minute, lagRound: 10 * time.Second,
 	}
 	quick = sizes{
 		warm: 50 * time.Millisecond, measure: 300 * time.Millisecond,
 		rows: 15_000, transactions: 300, rate: 500,
 		lagFor: 2 * time.Second, lagRate: 50, database: 50e6,
 		behind: 1000, small: 360, history: 10 * time.Second, huge: 1e9,
+		many: 100, idleFor: 5 * time.Second, lagRound: 2 * time.Second,
 	}
 )
 
@@ -102,6 +107,7 @@ var measurements = []struct {
 	{"snapshot", snapshot, true, false},
 	{"restore", restores, false, false},
 	{"huge", huge, false, true},
+	{"sidecar", sidecarCase, false, true},
 }
 
 func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
@@ -109,7 +115,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(diag)
 	small := fs.Bool("quick", false, "a tenth of the sizes, to see that it works; the figures mean little")
-	only := fs.String("only", "", "one of commits, bytes, lag, snapshot, restore, huge, memory; several with commas")
+	only := fs.String("only", "", "one of commits, bytes, lag, snapshot, restore, huge, sidecar, memory; several with commas")
 	runs := fs.Int("runs", 0, "pairs of runs per figure (5; with -quick 1)")
 	asJSON := fs.Bool("json", false, "JSON instead of a table")
 	dir := fs.String("dir", "", "directory for databases and replicas (a temporary one)")
@@ -196,7 +202,7 @@ func parseOnly(s string) (want func(string) bool, err error) {
 			known = known || m.name == n
 		}
 		if !known {
-			return nil, fmt.Errorf("-only %s: there are commits, bytes, lag, snapshot, restore, huge and memory", n)
+			return nil, fmt.Errorf("-only %s: there are commits, bytes, lag, snapshot, restore, huge, sidecar and memory", n)
 		}
 	}
 	return func(name string) bool { return slices.Contains(names, name) }, nil

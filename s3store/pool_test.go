@@ -2,6 +2,10 @@ package s3store
 
 import (
 	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
 	"testing"
 
 	"github.com/outwash/outwash/internal/objstore"
@@ -35,5 +39,49 @@ func TestPool(t *testing.T) {
 	}
 	if open(t.Context(), url).client.Options().HTTPClient == a.client.Options().HTTPClient {
 		t.Error("a store without a pool has the pool's client")
+	}
+}
+
+// TestPoolBoundsWrites: of very many writes at the same moment, to as many stores, only
+// some are under way at a time.
+func TestPoolBoundsWrites(t *testing.T) {
+	const stores = 3 * maxWrites
+	var mu sync.Mutex
+	now, most, full := 0, 0, make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		now++
+		if most = max(most, now); now == maxWrites {
+			select {
+			case <-full:
+			default:
+				close(full)
+			}
+		}
+		mu.Unlock()
+		<-full // no write ends before as many are under way as may be
+		mu.Lock()
+		now--
+		mu.Unlock()
+		w.Header().Set("ETag", `"x"`)
+	}))
+	defer srv.Close()
+	testEnv(t)
+	ctx := objstore.WithPool(t.Context(), new(objstore.Pool))
+	var done sync.WaitGroup
+	for i := range stores {
+		s, err := open(ctx, fmt.Sprintf("s3://bucket/%d?endpoint=%s", i, srv.URL), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done.Go(func() {
+			if err := s.Create(ctx, "log/1", []byte("content")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done.Wait()
+	if most != maxWrites {
+		t.Errorf("%d writes at a time, want %d", most, maxWrites)
 	}
 }

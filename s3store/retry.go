@@ -101,6 +101,21 @@ func (b *requestBody) Seek(offset int64, whence int) (int64, error) {
 	return b.r.Seek(offset, whence)
 }
 
+// turn waits until a write may begin, without regard to the watchdog.
+func (s *store) turn(a *attempt) (end func(), err error) {
+	if s.opts.turns == nil {
+		return func() {}, nil
+	}
+	a.rest()
+	select {
+	case s.opts.turns <- struct{}{}:
+		a.touch()
+		return func() { <-s.opts.turns }, nil
+	case <-a.ctx.Done():
+		return nil, a.ctx.Err()
+	}
+}
+
 // retry calls f until it succeeds, fails for good, or Options.Attempts are used
 // up. Its error names the operation and the object.
 func (s *store) retry(ctx context.Context, op, key string, f func(*attempt) error) error {

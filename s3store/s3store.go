@@ -163,6 +163,8 @@ type Options struct {
 	// package documentation), credentials among it.
 	Settings objstore.Settings
 
+	// turns is full while as many writes are under way as may be; nil: no limit.
+	turns chan struct{}
 	// client puts another HTTP client into the place of the store's own.
 	client func(own s3.HTTPClient, t Target) (s3.HTTPClient, error)
 }
@@ -230,14 +232,24 @@ func open(ctx context.Context, rawURL string, settings objstore.Settings) (*stor
 		}
 		return nil, fmt.Errorf("s3store: AWS configuration (environment, shared configuration files; AWS_CA_BUNDLE must name a file of certificates): %w: %w", objstore.ErrConfig, err)
 	}
-	return newStore(cfg, a, Options{client: func(own s3.HTTPClient, t Target) (s3.HTTPClient, error) {
+	turns, err := objstore.Share(ctx, sharedTurns{}, func() (chan struct{}, error) { return make(chan struct{}, maxWrites), nil })
+	if err != nil {
+		return nil, err
+	}
+	return newStore(cfg, a, Options{turns: turns, client: func(own s3.HTTPClient, t Target) (s3.HTTPClient, error) {
 		return objstore.Share(ctx, sharedClient{a.wishes.profile, t.SkipVerify}, func() (s3.HTTPClient, error) { return own, nil })
 	}})
 }
 
+// maxWrites is how many writes are under way at a time, to whichever stores of a
+// pool: a thousand databases that are all written to in the same moment don't open a
+// thousand connections.
+const maxWrites = 64
+
 // What stores that are opened with a pool have in common: credentials come with the
 // configuration, connections with the client. The SDK makes a client for each store.
 type (
+	sharedTurns  struct{}
 	sharedConfig struct{ profile string }
 	sharedClient struct {
 		profile    string // may have a CA of its own

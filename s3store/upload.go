@@ -255,6 +255,11 @@ func (u *upload) failed(err error) {
 
 func (u *upload) sendPart(ctx context.Context, p numbered) error {
 	return u.retry(ctx, "upload", u.key, func(a *attempt) error {
+		end, err := u.turn(a)
+		if err != nil {
+			return err
+		}
+		defer end()
 		in := &s3.UploadPartInput{
 			Bucket:        &u.t.Bucket,
 			Key:           aws.String(u.fullKey(u.key)),

@@ -21,7 +21,12 @@ func (s *store) Create(ctx context.Context, key string, data []byte) error {
 	}
 	lost := false // an earlier attempt of ours may have created the object
 	return s.retry(ctx, "create", key, func(a *attempt) error {
-		_, err := s.client.PutObject(a.ctx, &s3.PutObjectInput{
+		end, err := s.turn(a)
+		if err != nil {
+			return err
+		}
+		defer end()
+		_, err = s.client.PutObject(a.ctx, &s3.PutObjectInput{
 			Bucket:        &s.t.Bucket,
 			Key:           aws.String(s.fullKey(key)),
 			Body:          a.body(data),
@@ -94,7 +99,12 @@ func (s *store) Put(ctx context.Context, key string, data []byte) error {
 // put writes an object in one request, replacing what was there.
 func (s *store) put(ctx context.Context, op, key string, data []byte) error {
 	return s.retry(ctx, op, key, func(a *attempt) error {
-		_, err := s.client.PutObject(a.ctx, &s3.PutObjectInput{
+		end, err := s.turn(a)
+		if err != nil {
+			return err
+		}
+		defer end()
+		_, err = s.client.PutObject(a.ctx, &s3.PutObjectInput{
 			Bucket:        &s.t.Bucket,
 			Key:           aws.String(s.fullKey(key)),
 			Body:          a.body(data),

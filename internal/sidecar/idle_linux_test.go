@@ -1,0 +1,184 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/outwash/outwash/internal/objstore/faultstore"
+	"github.com/outwash/outwash/replicate"
+)
+
+// handClock is moved by hand.
+type handClock struct {
+	mu    sync.Mutex
+	now   time.Time
+	waits []handWait
+}
+
+type handWait struct {
+	at time.Time
+	c  chan time.Time
+}
+
+func (c *handClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *handClock) After(d time.Duration) <-chan time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := handWait{c.now.Add(d), make(chan time.Time, 1)}
+	c.waits = append(c.waits, w)
+	return w.c
+}
+
+// move lets time pass, and returns how many waited for it.
+func (c *handClock) move(d time.Duration) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	n := len(c.waits)
+	for _, w := range c.waits {
+		w.c <- c.now
+	}
+	c.waits = nil
+	return n
+}
+
+// smallDatabases makes copies of a database that is in WAL mode.
+func smallDatabases(t *testing.T, n int) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	template := filepath.Join(t.TempDir(), "t.db")
+	c, err := sqlite3.Open("file:" + template + "?_pragma=journal_mode(wal)")
+	must(t, err)
+	must(t, c.Exec(`CREATE TABLE t(a, b); CREATE INDEX i ON t(a);
+		WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x < 1000)
+		INSERT INTO t SELECT x, hex(x * 7919 % 1009) FROM c`))
+	must(t, c.Close())
+	content, err := os.ReadFile(template)
+	must(t, err)
+	for i := range n {
+		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%03d.db", i)), content, 0o644))
+	}
+	return dir
+}
+
+// used is what the process has of memory, in heap and stacks, and of goroutines.
+func used() (bytes, goroutines int) {
+	runtime.GC()
+	runtime.GC() // what pools held
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc + m.StackInuse), runtime.NumGoroutine()
+}
+
+// TestIdleMany: a database that nobody writes to costs some kilobytes, a few
+// goroutines that nothing wakes, no timer and no request, however long it goes on.
+func TestIdleMany(t *testing.T) {
+	const (
+		databases  = 100
+		mostBytes  = 96 << 10 // of memory each
+		mostRoutes = 5        // goroutines each
+		mostFiles  = filesEach
+	)
+	dir := smallDatabases(t, databases)
+	clock := &handClock{now: time.Now()}
+	bytesBefore, routinesBefore := used()
+	filesBefore := openFiles(t)
+
+	m, err := NewManager(ManagerOptions{Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	defer func() { must(t, m.Close(context.Background())) }()
+	var mu sync.Mutex
+	var stores []*faultstore.Store
+	replica := "file://" + t.TempDir()
+	n, err := m.AddDir(DirOptions{
+		Dir: Dir{Path: dir, Pattern: "*.db"}, Watch: true,
+		Database: func(f Found) (Options, error) {
+			return Options{hooks: hooks{clock: clock}, Open: func(ctx context.Context) (replicate.Store, error) {
+				s, err := replicate.OpenStore(ctx, f.Replica(replica))
+				if err != nil {
+					return nil, err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				stores = append(stores, faultstore.New(s))
+				return stores[len(stores)-1], nil
+			}}, nil
+		},
+	})
+	if must(t, err); n != databases {
+		t.Fatalf("%d databases", n)
+	}
+	must(t, m.Decided(t.Context()))
+	must(t, m.Sync(t.Context()))
+
+	requests := func() (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range stores {
+			n += s.Total()
+		}
+		return n
+	}
+	before := requests()
+	if before < databases {
+		t.Errorf("%d requests to take up %d databases", before, databases)
+	}
+	for range 3 {
+		clock.move(20 * time.Minute)
+		m.opts.Watcher.all(true)     // the sweep
+		must(t, m.Sync(t.Context())) // all have looked
+		must(t, smallStatuses(m, "replicating"))
+	}
+	if n := requests() - before; n != 0 {
+		t.Errorf("%d requests in an hour in which nobody wrote", n)
+	}
+	if n := clock.move(0); n != 0 {
+		t.Errorf("%d engines wait for the time", n)
+	}
+	size, routines := used()
+	if each := (size - bytesBefore) / databases; each > mostBytes {
+		t.Errorf("%d bytes of memory for each idle database, at most %d expected", each, mostBytes)
+	} else {
+		t.Logf("%d bytes of memory for each idle database", each)
+	}
+	if all := routines - routinesBefore; all > databases*mostRoutes {
+		t.Errorf("%d goroutines for %d idle databases, at most %d each expected", all, databases, mostRoutes)
+	} else {
+		t.Logf("%d goroutines for %d idle databases", all, databases)
+	}
+	if all := openFiles(t) - filesBefore; all > databases*mostFiles {
+		t.Errorf("%d open files for %d idle databases, at most %d each expected", all, databases, mostFiles)
+	} else {
+		t.Logf("%d open files for %d idle databases", all, databases)
+	}
+}
+
+func smallStatuses(m *Manager, want replicate.State) error {
+	for _, s := range m.Statuses() {
+		if s.State != want || s.Error != "" || s.Backlog > 0 {
+			return fmt.Errorf("%s is %s, with a backlog of %d: %s", s.Database, s.State, s.Backlog, s.Error)
+		}
+	}
+	return nil
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(list)
+}
