@@ -77,6 +77,16 @@ func (k Keep) withDefaults() Keep {
 	return k
 }
 
+// atLeast is k with everything kept for d or longer.
+func (k Keep) atLeast(d time.Duration) Keep {
+	for _, kept := range []*time.Duration{&k.Log, &k.Pages, &k.Snapshots} {
+		if *kept != Forever {
+			*kept = max(*kept, d)
+		}
+	}
+	return k
+}
+
 // ParseKeepDuration reads a duration of [Keep] as settings and flags write it: 36h,
 // 7d, 2w, 1w12h, or forever. A day has 24 hours. 0 is refused, since it would mean
 // the default; so is what is below it.

@@ -24,11 +24,14 @@ type PruneOptions struct {
 
 // PruneResult says what goes, and what stays and why.
 type PruneResult struct {
-	Replica  string         `json:"replica"`
-	Database string         `json:"database"` // database ID
-	Now      time.Time      `json:"now"`      // of the newest log segment: ages count from there
-	DryRun   bool           `json:"dry_run"`
-	Objects  []PrunedObject `json:"objects"` // by key
+	Replica  string    `json:"replica"`
+	Database string    `json:"database"` // database ID
+	Now      time.Time `json:"now"`      // of the newest log segment: ages count from there
+	DryRun   bool      `json:"dry_run"`
+	// Keep says for how long log, page segments and snapshots are kept: an hour at
+	// least, since nothing younger is ever deleted.
+	Keep    Keep           `json:"-"`
+	Objects []PrunedObject `json:"objects"` // by key
 	// Deleted counts what was deleted, which is less than what goes if Prune failed.
 	Deleted      int   `json:"deleted"`
 	DeletedBytes int64 `json:"deleted_bytes"`
@@ -66,7 +69,7 @@ func Prune(ctx context.Context, opts PruneOptions) (*PruneResult, error) {
 		return nil, err
 	}
 	r := newRetention(h, opts.Keep)
-	res := &PruneResult{Replica: opts.Store.String(), Database: info.Database.String(), Now: h.now.UTC(), DryRun: opts.DryRun, Objects: r.list()}
+	res := &PruneResult{Replica: opts.Store.String(), Database: info.Database.String(), Now: h.now.UTC(), DryRun: opts.DryRun, Keep: r.keep, Objects: r.list()}
 	if opts.DryRun {
 		return res, nil
 	}

@@ -106,10 +106,7 @@ type retention struct {
 
 // newRetention finds out what h and keep promise.
 func newRetention(h holdings, keep Keep) *retention {
-	keep = keep.withDefaults()
-	if keep.Log != Forever {
-		keep.Log = max(keep.Log, retainMargin)
-	}
+	keep = keep.withDefaults().atLeast(retainMargin)
 	r := &retention{h: h, keep: keep, first: math.MaxUint64, named: map[string]int{}, void: make([]bool, len(h.exports))}
 	there := make(map[string]bool, len(h.data))
 	for _, o := range h.data {

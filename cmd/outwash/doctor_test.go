@@ -2,12 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
-	"os/exec"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/s3proxy"
@@ -83,7 +81,7 @@ func TestDoctorAtAWS(t *testing.T) {
 	}
 }
 
-// A signal in the middle ends doctor soon, with the code for that, and nothing is left.
+// An interruption in the middle ends doctor soon, with the code for that, and nothing is left.
 func TestDoctorInterrupted(t *testing.T) {
 	gw := versitygw.Start(t)
 	store, err := objstore.Open(t.Context(), gw.URL("app"), nil)
@@ -92,26 +90,16 @@ func TestDoctorInterrupted(t *testing.T) {
 	}
 	for _, operation := range []string{"ListObjectsV2", "PutObject", "UploadPart", "DeleteObject"} {
 		proxy := s3proxy.New(t, gw.Endpoint, s3proxy.Options{})
-		cmd := exec.CommandContext(t.Context(), "outwash", "doctor", "s3://bucket/app?endpoint="+proxy.URL)
-		var once sync.Once
+		ctx, interrupt := context.WithCancel(t.Context()) // what a signal does: TestScript/signal
 		proxy.Refuse(func(c s3proxy.Call) *s3proxy.Answer {
 			if c.Operation == operation {
-				once.Do(func() {
-					if err := cmd.Process.Signal(os.Interrupt); err != nil {
-						t.Error(err)
-					}
-					// The answer is not to overtake the signal: after it there may be
-					// little left to do.
-					time.Sleep(300 * time.Millisecond)
-				})
+				interrupt()
 			}
 			return nil
 		})
-		var out, errOut bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &errOut
-		cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+commandsCache(t))
-		_ = cmd.Run() // the code tells
-		if code := cmd.ProcessState.ExitCode(); code != codeInterrupted || errOut.String() != "outwash: doctor: interrupted\n" {
+		var out, errOut strings.Builder
+		code := run(ctx, []string{"doctor", "s3://bucket/app?endpoint=" + proxy.URL}, strings.NewReader(""), &out, &errOut)
+		if code != codeInterrupted || errOut.String() != "outwash: doctor: interrupted\n" {
 			t.Errorf("at %s: exit code %d\n%s%s", operation, code, out.String(), errOut.String())
 		}
 		for info, err := range store.List(t.Context(), "", "") {

@@ -18,7 +18,10 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	// The second signal ends the process the hard way.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // A verb is one command of the command line, in a file of its own.
@@ -41,8 +44,8 @@ func verbs() []*verb {
 	return []*verb{restoreVerb, adoptVerb, lsVerb, statusVerb, verifyVerb, inspectVerb, snapshotVerb, pruneVerb, configVerb, doctorVerb, policyVerb, demoVerb, versionVerb, helpVerb(), demoWriterVerb}
 }
 
-// run is the whole program but for the process around it.
-func run(args []string, in io.Reader, out, errOut io.Writer) int {
+// run is the whole program but for the process around it. A signal ends ctx.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	u := newUI(in, out, errOut)
 	if len(args) == 0 {
 		u.note("%s", overview())
@@ -74,17 +77,13 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 		return u.fail(v.name, err, asJSON)
 	}
 
-	// The second signal ends the process the hard way.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
 	setupDriver()
 
 	err = do(ctx, u, pos)
 	if err != nil && file.explain != nil {
 		err = file.explain(err)
 	}
-	if err != nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil && !errors.Is(err, errInterrupted) {
 		err = errInterrupted
 	}
 	if err == nil {

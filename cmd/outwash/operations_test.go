@@ -142,7 +142,7 @@ func parsePolicy(t *testing.T, text string) *policytest.Policy {
 // cli runs the command line in this process.
 func cli(args ...string) (code int, stdout, stderr string) {
 	var out, errOut strings.Builder
-	code = run(args, strings.NewReader(""), &out, &errOut)
+	code = run(context.Background(), args, strings.NewReader(""), &out, &errOut)
 	return code, out.String(), errOut.String()
 }
 

@@ -129,14 +129,17 @@ func (f *pruneFlags) run(ctx context.Context, u *ui, args []string) error {
 	if res == nil {
 		return err
 	}
-	times := keepTimes{
-		replicate.FormatKeepDuration(keep.Log), replicate.FormatKeepDuration(keep.Pages), replicate.FormatKeepDuration(keep.Snapshots),
-	}
 	if err != nil {
+		if ctx.Err() != nil {
+			err = errInterrupted
+		}
 		if res.Deleted > 0 {
 			err = fmt.Errorf("%w (%s, %s, were deleted before)", err, plural(res.Deleted, "object", "objects"), size(res.DeletedBytes))
 		}
 		return err
+	}
+	times := keepTimes{
+		replicate.FormatKeepDuration(res.Keep.Log), replicate.FormatKeepDuration(res.Keep.Pages), replicate.FormatKeepDuration(res.Keep.Snapshots),
 	}
 	if f.json {
 		return u.json(pruneResult{res, times})
