@@ -3,6 +3,7 @@
 //
 //	GET /metrics   Prometheus' text format: package replicate/metrics, Go's runtime, the process
 //	GET /healthz   200, or 503 when a database is not replicated as it should be: [Health]
+//	GET /readyz    200 once it is known how each database relates to its replica, and none is refused
 //	GET /status    what outwash status asks for: package internal/status
 //
 // There is nothing else, nothing that changes anything, and no authentication: who can
@@ -18,7 +19,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -57,6 +60,7 @@ type Service struct {
 	began   time.Time
 	server  *http.Server
 	addr    string
+	ready   atomic.Bool
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -96,6 +100,18 @@ func Start(ctx context.Context, o Options) (*Service, error) {
 // Addr is where the server listens; "" if there is none.
 func (s *Service) Addr() string { return s.addr }
 
+// Ready says that it is known of each database how it relates to its replica, and
+// restored if need be: programs may begin to write. /readyz and the service manager
+// are told.
+func (s *Service) Ready() {
+	if s.ready.Swap(true) {
+		return
+	}
+	if err := notify("READY=1"); err != nil {
+		s.o.Logger.Warn("the service manager can't be told that all is ready", "error", err)
+	}
+}
+
 // Close lets answers under way come to their end until ctx does, and waits for all.
 func (s *Service) Close(ctx context.Context) error {
 	var err error
@@ -131,7 +147,7 @@ func (s *Service) serve(ctx context.Context) error {
 		<-ctx.Done()
 		s.server.Close() //nolint:errcheck // Close has said it, or nobody waits
 	})
-	msg := "serving /metrics, /healthz and /status"
+	msg := "serving /metrics, /healthz, /readyz and /status"
 	if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() {
 		msg += " on all addresses of this machine"
 	}
@@ -151,6 +167,17 @@ func (s *Service) handler() http.Handler {
 			code = http.StatusServiceUnavailable
 		}
 		b, err := json.MarshalIndent(h, "", "  ")
+		answer(w, code, b, err)
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		ready := s.ready.Load() && !slices.ContainsFunc(s.o.List(), func(st replicate.Status) bool {
+			return st.State == replicate.StateFailed || st.State == replicate.StateFenced
+		})
+		code := http.StatusOK
+		if !ready {
+			code = http.StatusServiceUnavailable
+		}
+		b, err := json.Marshal(map[string]bool{"ready": ready})
 		answer(w, code, b, err)
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {

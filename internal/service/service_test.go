@@ -1,3 +1,5 @@
+//go:build linux
+
 package service
 
 import (
@@ -10,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -162,6 +166,50 @@ func TestServerAddr(t *testing.T) {
 		t.Error(none.Addr())
 	}
 	if err := none.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who may begin only when all databases are decided asks /readyz, or waits for the
+// notice of systemd's protocol.
+func TestReady(t *testing.T) {
+	for _, name := range []string{filepath.Join(t.TempDir(), "notify"), fmt.Sprintf("@outwash-test-%d", os.Getpid())} {
+		c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		t.Setenv("NOTIFY_SOCKET", name)
+		w := newWorld(replicate.StateReplicating, replicate.StateUnreachable)
+		s := w.start(t, Options{Addr: "127.0.0.1:0"})
+		if code, _, text := get(t, s, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, "false") {
+			t.Errorf("%d %s", code, text)
+		}
+		s.Ready()
+		s.Ready() // told once
+		if code, _, text := get(t, s, "/readyz"); code != http.StatusOK || !strings.Contains(text, "true") {
+			t.Errorf("%d %s", code, text)
+		}
+		b := make([]byte, 100)
+		if n, err := c.Read(b); err != nil || string(b[:n]) != "READY=1" {
+			t.Errorf("%q, %v", b[:n], err)
+		}
+		w.set(0, replicate.StateFailed)
+		if code, _, _ := get(t, s, "/readyz"); code != http.StatusServiceUnavailable {
+			t.Errorf("refused: %d", code)
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
+	w := newWorld()
+	s := w.start(t, Options{})
+	s.Ready()
+	if !strings.Contains(w.logged(), "service manager") {
+		t.Error(w.logged())
+	}
+	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

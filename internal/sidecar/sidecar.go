@@ -241,7 +241,7 @@ func (db *DB) run(ctx context.Context, w *Watcher) {
 			try = -1
 			continue
 		}
-		db.failed(err)
+		db.failed(err, try)
 		if time.Since(began) > time.Minute {
 			try = 0
 		}
@@ -253,9 +253,11 @@ func (db *DB) run(ctx context.Context, w *Watcher) {
 	}
 }
 
-// failed notes why a session ended.
-func (db *DB) failed(err error) {
+// failed notes why a session ended, and logs what the engine hasn't: in sessions after
+// the first of a row it is silent.
+func (db *DB) failed(err error, try int) {
 	db.mu.Lock()
+	told := try == 0 && db.last.Error == err.Error() && (db.last.State == replicate.StateFailed || db.last.State == replicate.StateFenced)
 	again := db.err != nil && db.err.Error() == err.Error()
 	db.err = err
 	if !again {
@@ -267,7 +269,11 @@ func (db *DB) failed(err error) {
 	if again {
 		return
 	}
-	db.log.Error("replication stopped, trying again", "error", err)
+	if told {
+		db.log.Debug("it is tried again from time to time, until the cause is gone; if that is not another writer")
+	} else {
+		db.log.Error("replication stopped, trying again", "error", err)
+	}
 	if db.o.OnState != nil {
 		db.o.OnState(db.Status())
 	}

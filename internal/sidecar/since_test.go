@@ -5,6 +5,7 @@ package sidecar
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -29,5 +30,36 @@ func TestStatusSince(t *testing.T) {
 	s := db.Status()
 	if s.State != replicate.StateFailed || s.StateSince.Before(before) || s.StateSince.After(time.Now()) {
 		t.Errorf("%s since %s", s.State, s.StateSince)
+	}
+}
+
+// What a database is refused for is told once, by whoever finds it.
+func TestRefusedToldOnce(t *testing.T) {
+	w := newWorld(t, Options{hooks: hooks{backoff: time.Millisecond}})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal")
+	p.Must(table)
+	w.ready()
+	other := newWorld(t, Options{hooks: hooks{backoff: time.Millisecond}})
+	other.store = w.store
+	q := other.stock()
+	q.Must("PRAGMA journal_mode=wal")
+	q.Must("CREATE TABLE other(a)")
+	other.start()
+	<-other.db.Ready()
+	for deadline := time.Now().Add(20 * time.Second); other.db.Status().State != replicate.StateFailed; {
+		if time.Now().After(deadline) {
+			t.Fatal(other.db.Status())
+		}
+		runtime.Gosched()
+	}
+	for range 3 { // refusals later
+		at := other.store.Total()
+		for other.store.Total() == at {
+			runtime.Gosched()
+		}
+	}
+	if n := other.logged("database and replica differ"); n != 1 {
+		t.Errorf("the refusal is told %d times", n)
 	}
 }
