@@ -22,7 +22,11 @@ func (src *source) Evidence(ctx context.Context, tail replicate.Tail) (replicate
 	if err := src.s.prepare(ctx); err != nil {
 		return replicate.Evidence{}, err
 	}
-	return src.DB.Evidence(ctx, tail)
+	ev, err := src.DB.Evidence(ctx, tail)
+	if err == nil && ev.File == replicate.FilePresent && !src.s.isGuarded() {
+		return replicate.Evidence{}, src.s.appeared() // since prepare looked
+	}
+	return ev, err
 }
 
 // Begin waits, where there is nothing on both sides, for the database to appear.
@@ -33,7 +37,18 @@ func (src *source) Begin(ctx context.Context, start replicate.Start, tail replic
 	if err := src.s.appear(ctx); err != nil {
 		return err
 	}
-	return fmt.Errorf("sidecar: %s has appeared: %w", src.s.path, local.ErrChanged)
+	return src.s.appeared()
+}
+
+// appeared is the error that has everything looked at anew, with the guard held.
+func (s *session) appeared() error {
+	return fmt.Errorf("sidecar: %s has appeared: %w", s.path, local.ErrChanged)
+}
+
+func (s *session) isGuarded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.guard != nil
 }
 
 // appear waits until there is a database file with content.
