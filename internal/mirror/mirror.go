@@ -70,7 +70,7 @@ func (m *Mirror) Apply(e *segment.Entry) error {
 			return fmt.Errorf("mirror: entry %d (%s): %w", m.entries+1, e.Kind, err)
 		}
 		for j, p := range b.Pages {
-			if _, twice := changed[p.No]; twice {
+			if _, twice := changed[p.No]; twice && !e.Unordered {
 				return fmt.Errorf("mirror: page %d twice in an entry", p.No)
 			}
 			changed[p.No] = bytes.Clone(plain[j*size : (j+1)*size])

@@ -1,0 +1,17 @@
+package sidecar
+
+import (
+	"github.com/outwash/outwash/internal/capture"
+	"github.com/outwash/outwash/replicate"
+)
+
+// For the tests of package sidecar_test.
+
+// Unguarded switches the guard off.
+func (o *Options) Unguarded() { o.hooks.unguarded = true }
+
+// Clock is the engine's.
+func (o *Options) Clock(c replicate.Clock) { o.hooks.clock = c }
+
+// Capture changes what the database is captured with.
+func (o *Options) Capture(f func(*capture.Options)) { o.hooks.capture = f }
