@@ -8,6 +8,9 @@ import (
 	"testing"
 )
 
+// empty is a database without pages beyond its header, which suffices here.
+var empty = header + strings.Repeat("\x00", headerSize-len(header))
+
 func (d testDir) write(name, content string) {
 	d.t.Helper()
 	if err := os.MkdirAll(filepath.Dir(d.in(name)), 0o755); err != nil {
@@ -30,7 +33,7 @@ func TestWatchDir(t *testing.T) {
 	a := newFakes()
 	m := newTestManager(t, a)
 	d := testDir{t, t.TempDir()}
-	d.write("a.db", header)
+	d.write("a.db", empty)
 	n, err := m.AddDir(DirOptions{
 		Dir: Dir{Path: d.path, Pattern: "*.db", Recursive: true}, Watch: true,
 		Database: func(f Found) (Options, error) { return Options{MaxLag: 1}, nil },
@@ -39,7 +42,7 @@ func TestWatchDir(t *testing.T) {
 		t.Fatalf("AddDir: %d, %v", n, err)
 	}
 	a.await(t, "a.db")
-	d.write("b.db", header)
+	d.write("b.db", empty)
 	a.await(t, "a.db", "b.db")
 
 	// One that is made slowly: the file is there before it is a database.
@@ -48,22 +51,31 @@ func TestWatchDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.write("other.db", "no database")
-	d.write("d.db", header)
+	d.write("d.db", empty)
 	a.await(t, "a.db", "b.db", "d.db")
-	if _, err := f.WriteString(header); err != nil {
+	if _, err := f.WriteString(empty[:50]); err != nil {
+		t.Fatal(err)
+	}
+	d.write("d2.db", empty)
+	a.await(t, "a.db", "b.db", "d.db", "d2.db")
+	if err := os.Remove(d.in("d2.db")); err != nil {
+		t.Fatal(err)
+	}
+	a.await(t, "a.db", "b.db", "d.db")
+	if _, err := f.WriteString(empty[50:]); err != nil {
 		t.Fatal(err)
 	}
 	a.await(t, "a.db", "b.db", "c.db", "d.db")
 	f.Close()
 
 	// In a directory that is new, and one that is moved here.
-	d.write("sub/deep/e.db", header)
+	d.write("sub/deep/e.db", empty)
 	a.await(t, "a.db", "b.db", "c.db", "d.db", "e.db")
 	away := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(away, "moved"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(away, "moved/f.db"), []byte(header), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(away, "moved/f.db"), []byte(empty), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(filepath.Join(away, "moved"), d.in("moved")); err != nil {
@@ -80,9 +92,9 @@ func TestWatchDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.await(t, "c.db", "d.db", "f.db", "g.db")
-	d.write("sub/deep/h.db", header) // in a directory that comes back
+	d.write("sub/deep/h.db", empty) // in a directory that comes back
 	a.await(t, "c.db", "d.db", "f.db", "g.db", "h.db")
-	d.write("a.db", header)
+	d.write("a.db", empty)
 	a.await(t, "a.db", "c.db", "d.db", "f.db", "g.db", "h.db")
 }
 
@@ -92,8 +104,8 @@ func TestDirOfListed(t *testing.T) {
 	a := newFakes()
 	m := newTestManager(t, a)
 	d := testDir{t, t.TempDir()}
-	d.write("a.db", header)
-	d.write("b.db", header)
+	d.write("a.db", empty)
+	d.write("b.db", empty)
 	if err := m.Add(Options{Path: d.in("a.db"), MaxLag: 7}); err != nil {
 		t.Fatal(err)
 	}
@@ -135,11 +147,34 @@ func TestAddDirRefusals(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", c.dir, err, c.want)
 		}
 	}
-	d.write("a.db", header)
+	d.write("a.db", empty)
 	failure := errors.New("no such bucket")
 	if n, err := m.AddDir(DirOptions{
 		Dir: Dir{Path: d.path, Pattern: "*.db"}, Database: func(Found) (Options, error) { return Options{}, failure },
 	}); n != 0 || !errors.Is(err, failure) {
 		t.Errorf("AddDir: %d, %v", n, err)
+	}
+}
+
+// TestDirHalfCopied: a database that is being copied here is one when it is whole.
+func TestDirHalfCopied(t *testing.T) {
+	d := testDir{t, smallDatabases(t, 1)}
+	content, err := os.ReadFile(d.in("000.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		size int
+		want bool
+	}{{0, false}, {50, false}, {100, false}, {4096, false}, {len(content) - 1, false}, {len(content), true}} {
+		d.write("000.db", string(content[:c.size]))
+		found, err := scan(Dir{Path: d.path, Pattern: "*"}, nil, func(string) error { return nil })
+		if err != nil || (len(found) == 1) != c.want {
+			t.Errorf("%d of %d bytes: %v, %v", c.size, len(content), found, err)
+		}
+	}
+	content[92]++ // what wrote it last left the size as it was
+	if !isDatabase(content, headerSize) {
+		t.Error("a header whose size doesn't count is none")
 	}
 }

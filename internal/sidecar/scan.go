@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,10 @@ import (
 )
 
 // header is what a database begins with (https://sqlite.org/fileformat2.html#the_database_header).
-const header = "SQLite format 3\x00"
+const (
+	header     = "SQLite format 3\x00"
+	headerSize = 100
+)
 
 // scan lists the databases of d. enter is called with each directory before it is
 // read, so that what happens there from then on can be noticed. What is in known
@@ -85,10 +89,29 @@ func look(name, rel string, link bool, known map[string]Found) (f Found, ok bool
 		return f, false, err
 	}
 	defer file.Close()
-	var b [len(header)]byte
+	var b [headerSize]byte
 	_, err = io.ReadFull(file, b[:])
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
+		return f, false, nil
 	}
-	return f, string(b[:]) == header, err
+	if err != nil {
+		return f, false, err
+	}
+	if fi, err = file.Stat(); err != nil { // after the header was read: it only grows
+		return f, false, err
+	}
+	return f, isDatabase(b[:], fi.Size()), nil
+}
+
+// isDatabase tells a database by its header and its size. One that is being copied
+// here isn't whole yet: what the header says of its size counts if it was written
+// with the change counter, as by all versions of SQLite since 3.7.0.
+func isDatabase(b []byte, size int64) bool {
+	be := binary.BigEndian
+	page := int64(be.Uint16(b[16:]))
+	if page == 1 {
+		page = 65536
+	}
+	whole := int64(be.Uint32(b[28:])) * page
+	return string(b[:len(header)]) == header && (be.Uint32(b[24:]) != be.Uint32(b[92:]) || size >= whole)
 }

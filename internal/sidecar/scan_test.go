@@ -31,12 +31,12 @@ func TestDirScan(t *testing.T) {
 	}
 	in := func(name string) string { return filepath.Join(d, name) }
 	for _, name := range []string{"a.db", "a.db-wal", "a.db-replicated/clean.db", "sub/b.db", "sub/deep/c.db", "sub/b.sqlite", "odd ?#%.db", "new\nline.db"} {
-		write(in(name), header+"…")
+		write(in(name), empty+"…")
 	}
 	write(in("empty.db"), "")
 	write(in("short.db"), "SQLite")
 	write(in("text.db"), "this is no database at all")
-	write(filepath.Join(outside, "far.db"), header)
+	write(filepath.Join(outside, "far.db"), empty)
 	must(syscall.Mkfifo(in("pipe.db"), 0o600)) // opening it would wait for a writer
 	must(os.Mkdir(in("dir.db"), 0o755))
 	must(os.Symlink("a.db", in("also-a.db")))

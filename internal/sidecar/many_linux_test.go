@@ -1,0 +1,93 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/outwash/outwash/internal/stocksqlite"
+	"github.com/outwash/outwash/replicate"
+)
+
+// TestDirOfPrograms: programs make databases in a directory, write them and remove
+// them; each has a replica of its own, from which it is restored.
+func TestDirOfPrograms(t *testing.T) {
+	dir, replica := t.TempDir(), "file://"+t.TempDir()
+	m, err := NewManager(ManagerOptions{Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	defer func() { must(t, m.Close(context.Background())) }()
+	var changed = make(chan struct{}, 1)
+	n, err := m.AddDir(DirOptions{
+		Dir: Dir{Path: dir, Pattern: "*.db", Recursive: true}, Watch: true,
+		Database: func(f Found) (Options, error) {
+			return Options{MaxLag: replicate.AsFast, Open: func(ctx context.Context) (replicate.Store, error) {
+				return replicate.OpenStore(ctx, f.Replica(replica))
+			}, OnState: func(replicate.Status) {
+				select {
+				case changed <- struct{}{}:
+				default:
+				}
+			}}, nil
+		},
+	})
+	if must(t, err); n != 0 {
+		t.Fatalf("%d databases in an empty directory", n)
+	}
+	names := []string{"a.db", "sub/b.db", "100% odd?#.db"}
+	for i, name := range names {
+		path := filepath.Join(dir, name)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		p := stocksqlite.Start(t, path)
+		if i%2 == 0 {
+			p.Must("PRAGMA journal_mode=wal")
+		}
+		p.Must("CREATE TABLE t(x)")
+		for n := range 10 + i {
+			p.Must("INSERT INTO t VALUES (?)", n)
+		}
+	}
+	limit := time.After(time.Minute)
+	for replicating := 0; replicating < len(names); {
+		replicating = 0
+		all := m.Statuses()
+		for _, s := range all {
+			if s.State == replicate.StateReplicating {
+				replicating++
+			}
+		}
+		select {
+		case <-changed:
+		case <-time.After(10 * time.Millisecond): // a file was found
+		case <-limit:
+			t.Fatalf("not all databases are replicated: %+v", all)
+		}
+	}
+	must(t, m.Sync(t.Context()))
+	if all := m.Statuses(); len(all) != len(names) {
+		t.Errorf("%d databases, want %d: %+v", len(all), len(names), all)
+	}
+	for i, name := range names {
+		out := filepath.Join(t.TempDir(), "restored.db")
+		_, err := replicate.Restore(t.Context(), replicate.RestoreOptions{URL: Found{Rel: name}.Replica(replica), Output: out})
+		must(t, err)
+		r := stocksqlite.Start(t, out)
+		if got, want := r.Text("SELECT count(*) FROM t"), fmt.Sprint(10+i); got != want {
+			t.Errorf("%s: %s rows are restored, want %s", name, got, want)
+		}
+	}
+	remove(t, filepath.Join(dir, "a.db"))
+	for m.member(filepath.Join(dir, "a.db")) != nil {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-limit:
+			t.Fatal("a database that was removed is not let go")
+		}
+	}
+	if all := m.Statuses(); len(all) != len(names)-1 {
+		t.Errorf("%d databases are left: %+v", len(all), all)
+	}
+}
