@@ -271,6 +271,7 @@ func (f *found) frame(s state, v *view) (uint32, error) {
 // scan computes the state of the database with its log (up to the mark) and of
 // the file alone: about a second per gigabyte.
 func (d *DB) scan(ctx context.Context) (with, alone state, at mark, err error) {
+	d.stats.passes.Add(1)
 	p, err := d.openPin()
 	if err != nil {
 		return with, alone, at, err

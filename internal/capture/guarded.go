@@ -119,12 +119,19 @@ func (d *DB) Hold(salt [2]uint32) {
 // compared, or is being compared.
 func (d *DB) Repairing() bool { return d.needsRepair() }
 
-// Changed notes that the log went unguarded for a while.
-func (d *DB) Changed(why string) {
+// Overwritten reports whether the database file was written although nobody may: the
+// log is free and what is committed has not changed. That is no SQLite; cp, say. It
+// is noted that a repair is pending.
+func (d *DB) Overwritten() (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.loseTrack(why)
-	d.Signal()
+	if !d.free || d.emptied == "" || d.phase != live || d.pass {
+		return false, nil
+	}
+	if now := fingerprint(d.opts.Path); now == "" || now == d.emptied {
+		return false, nil
+	}
+	return true, d.notePending()
 }
 
 // follows reports whether a generation of the log with these salts is one that

@@ -153,6 +153,7 @@ type rule interface {
 // pages that the rule wants as one entry of whole pages, and goes live. Gates
 // that would lose log content wait meanwhile: about a second per gigabyte.
 func (d *DB) rebase(ctx context.Context, r rule) error {
+	d.stats.passes.Add(1)
 	p, err := d.openPin()
 	if err != nil {
 		return err

@@ -142,18 +142,34 @@ func (s *session) swap(urgent bool) (bool, error) {
 	at, ok, err := s.capture.LetGo(urgent)
 	if !ok {
 		g.dropZero()
-		return false, err
+		s.warn(err)
+		return false, nil
 	}
 	s.base = at
 	g.dropSlot()
 	return true, nil
 }
 
+// warn logs why the log can't be let go just now, once.
+func (s *session) warn(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != s.warned && err != nil {
+		s.log.Warn("the log is held on to, trying on", "error", err)
+	}
+	s.warned = text
+}
+
 // hold goes back from slot 0, if there are new frames.
 func (s *session) hold(idx wal.Index) error {
 	g := s.guard
 	switch {
-	case idx.Salt == s.base.Salt && idx.MaxFrame == s.base.MaxFrame && idx.Backfilled == s.base.Backfilled:
+	case idx == s.base:
+		if over, err := s.capture.Overwritten(); over {
+			return errors.Join(fmt.Errorf("sidecar: %s: %w", s.path, errOverwritten), err)
+		}
 		return nil
 	case idx.MaxFrame == 0: // restarted, and nothing is committed yet
 		s.base = idx
@@ -189,7 +205,9 @@ func (s *session) relieve(idx wal.Index) error {
 	if !s.stuck.IsZero() && now.Sub(s.stuck) >= stuckFor && now.After(s.noCheckp) {
 		s.stuck = time.Time{}
 		if err := checkpoint(s.path); err != nil {
-			return err
+			s.warn(err)
+			s.noCheckp = now.Add(10 * time.Second)
+			return nil
 		}
 		after, err := g.index()
 		if err == nil && after.Backfilled == idx.Backfilled { // a reader is in the way
@@ -213,7 +231,8 @@ func (s *session) force(idx wal.Index) error {
 		return nil // a reader is in the way, or a checkpoint has far to go
 	}
 	if err := s.capture.Secure(); err != nil {
-		return err
+		s.warn(err)
+		return nil
 	}
 	c, err := openConn(s.path)
 	if err != nil {
@@ -234,7 +253,8 @@ func (s *session) force(idx wal.Index) error {
 	if !g.checkpointing() {
 		if now, err := g.index(); err == nil && now.Backfilled < now.MaxFrame {
 			if err := passive(c); err != nil {
-				return err
+				s.warn(err)
+				return nil
 			}
 		}
 	}

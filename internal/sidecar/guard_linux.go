@@ -19,10 +19,11 @@ const notUsed = 0xffffffff
 type guard struct {
 	path    string
 	db, shm *os.File
-	slot    int  // the read slot above 0 that is held; 0: none
-	marked  bool // it is one with a reader's mark, and limits what is backfilled
-	zero    bool // slot 0 is held
-	off     bool // for tests: no slot is ever held
+	log     os.FileInfo // of the -wal
+	slot    int         // the read slot above 0 that is held; 0: none
+	marked  bool        // it is one with a reader's mark, and limits what is backfilled
+	zero    bool        // slot 0 is held
+	off     bool        // for tests: no slot is ever held
 }
 
 var errLocks = errors.New("sidecar: the database's locks can't be had just now")
@@ -40,6 +41,9 @@ func newGuard(path string, off bool) (_ *guard, err error) {
 		return nil, fmt.Errorf("sidecar: %w", err)
 	}
 	if g.shm, err = os.OpenFile(path+"-shm", os.O_RDWR, 0); err != nil {
+		return nil, fmt.Errorf("sidecar: %w", err)
+	}
+	if g.log, err = os.Stat(path + "-wal"); err != nil {
 		return nil, fmt.Errorf("sidecar: %w", err)
 	}
 	for _, l := range []struct {
@@ -75,13 +79,13 @@ func (g *guard) release() {
 
 // same reports whether the files still have their names.
 func (g *guard) same() bool {
-	for name, f := range map[string]*os.File{g.path: g.db, g.path + "-shm": g.shm} {
-		now, err := os.Stat(name)
-		if err != nil {
-			return false
-		}
-		old, err := f.Stat()
-		if err != nil || !os.SameFile(now, old) {
+	db, err1 := g.db.Stat()
+	shm, err2 := g.shm.Stat()
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	for name, old := range map[string]os.FileInfo{"": db, "-shm": shm, "-wal": g.log} {
+		if now, err := os.Stat(g.path + name); err != nil || !os.SameFile(now, old) {
 			return false
 		}
 	}

@@ -27,6 +27,7 @@ type session struct {
 	path  string
 	log   *slog.Logger
 	watch *watch
+	again bool // the last one failed
 
 	dir     *local.Dir
 	capture *capture.DB
@@ -39,6 +40,8 @@ type session struct {
 	here   chan struct{}
 
 	// Of follow's goroutine.
+	last     replicate.Status // at its end
+	warned   string
 	seen     wal.Index // when it was last looked
 	base     wal.Index // on slot 0: as it was let go
 	stuck    time.Time // since when too much isn't backfilled
@@ -83,7 +86,7 @@ func (db *DB) runSession(ctx context.Context, w *Watcher, try int) (err error) {
 	}
 	defer s.dir.Close()
 	logger := db.o.Logger
-	if try > 0 { // what is tried again is told once
+	if s.again = try > 0; s.again { // what is tried again is told once
 		logger = slog.New(slog.DiscardHandler)
 	}
 	co := capture.Options{Path: db.path, Dir: s.dir, Logger: db.o.Logger, Guarded: true, Failpoint: db.o.hooks.failpoint}
@@ -114,7 +117,7 @@ func (db *DB) runSession(ctx context.Context, w *Watcher, try int) (err error) {
 
 	err = s.follow(ctx)
 	err = s.end(ctx, cancel, err)
-	st, _ := s.status()
+	st := s.last
 	db.mu.Lock()
 	db.session = nil
 	db.last = st
@@ -146,7 +149,7 @@ func (s *session) onState(st replicate.Status) {
 			s.log.Info("replication goes on", "after", was)
 		}
 	}
-	if s.db.o.OnState != nil {
+	if s.db.o.OnState != nil && (st.State != replicate.StateFailed || !s.again) {
 		s.db.o.OnState(st)
 	}
 }
@@ -163,7 +166,7 @@ func (s *session) status() (replicate.Status, bool) {
 	s.mu.Unlock()
 	err, lasting := s.capture.Trouble()
 	switch {
-	case st.State == replicate.StateClosed:
+	case st.State == replicate.StateClosed, st.State == replicate.StateFenced:
 	case absent && st.Error == "":
 		st.Error = "there is no database file yet"
 	case err != nil:
@@ -208,8 +211,10 @@ func (s *session) end(ctx context.Context, cancel context.CancelFunc, why error)
 		s.db.mu.Lock()
 		limit = s.db.closeCtx
 		s.db.mu.Unlock()
-		if _, _, err := s.sync(limit); err != nil {
-			s.log.Debug("not all is in the replica", "error", err)
+		if s.decided() { // else it is not even known where to
+			if _, _, err := s.sync(limit); err != nil {
+				s.log.Debug("not all is in the replica", "error", err)
+			}
 		}
 	} else {
 		short, cancel := context.WithTimeout(ctx, time.Second)
@@ -217,12 +222,20 @@ func (s *session) end(ctx context.Context, cancel context.CancelFunc, why error)
 		limit = short
 	}
 	err := s.engine.Close(limit)
+	s.last, _ = s.status()
+	killed := ctx.Err() != nil // in tests: as by SIGKILL
 	cancel()
 	s.running.Wait()
+	if killed {
+		if s.guard != nil {
+			s.guard.release()
+		}
+		return why
+	}
 	if g := s.guard; g != nil {
 		if why == nil && g.slot != 0 {
-			if _, e := s.swap(true); e != nil {
-				s.log.Warn("the log could not be captured to its end", "error", e)
+			if _, err := s.swap(false); err != nil {
+				s.log.Warn("the log can't be let go", "error", err)
 			}
 		}
 		if !errors.Is(why, ErrRemoved) {
@@ -240,6 +253,15 @@ func (s *session) end(ctx context.Context, cancel context.CancelFunc, why error)
 		return fmt.Errorf("sidecar: %s: %w", s.path, err)
 	}
 	return nil
+}
+
+func (s *session) decided() bool {
+	select {
+	case <-s.engine.Decided():
+		return true
+	default:
+		return false
+	}
 }
 
 // present reports whether there is a database file with content.

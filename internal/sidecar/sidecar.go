@@ -53,9 +53,9 @@ var (
 	// one took its name.
 	ErrRemoved = errors.New("the database file was removed, or replaced by another one, while it was being replicated")
 	// errGuard: the locks are on files that have lost their names.
-	errGuard = errors.New("the database's -shm was removed while it was in use")
-	// errGone ends a session without a word: it begins anew.
-	errClosed = errors.New("sidecar: closed")
+	errGuard       = errors.New("the database's -wal or -shm was removed while it was in use")
+	errOverwritten = errors.New("another program than SQLite wrote the database file")
+	errClosed      = errors.New("sidecar: closed")
 )
 
 // DB replicates one database. Its methods are safe for concurrent use.
@@ -86,7 +86,7 @@ type DB struct {
 
 // Open begins to replicate a database. It doesn't wait: neither for the store nor
 // for the file to appear. Errors are of the options and of the system; what becomes
-// of the database is in Status.
+// of the database is in Status. That ctx ends, ends nothing: see Close.
 func Open(ctx context.Context, o Options) (*DB, error) {
 	if !supported {
 		return nil, ErrUnsupported
@@ -224,33 +224,35 @@ func (db *DB) run(ctx context.Context, w *Watcher) {
 			_ = db.ownWatch.Close()
 		}
 	}()
-	for try := 0; ; try++ {
+	var err error
+	for try := 0; !db.isClosing(); try++ {
 		began := time.Now()
-		err := db.runSession(ctx, w, try)
-		if db.isClosing() {
-			db.mu.Lock()
-			db.ended = err
-			db.last.State, db.last.StateSince = replicate.StateClosed, time.Now()
-			db.note()
-			db.mu.Unlock()
-			db.decided()
-			return
+		err = db.runSession(ctx, w, try)
+		if db.isClosing() || ctx.Err() != nil {
+			break
 		}
-		if errors.Is(err, errGuard) {
+		if errors.Is(err, errGuard) || errors.Is(err, errOverwritten) {
 			db.log.Warn("beginning anew", "error", err)
-			try = -1
+			try = 0
+			db.pause(0)
 			continue
 		}
 		db.failed(err, try)
+		if errors.Is(err, replicate.ErrFenced) {
+			<-db.closing // final: somebody else extends the replica
+			break
+		}
 		if time.Since(began) > time.Minute {
 			try = 0
 		}
-		if errors.Is(err, replicate.ErrFenced) {
-			<-db.closing // final: somebody else extends the replica
-			continue
-		}
 		db.pause(try)
 	}
+	db.mu.Lock()
+	db.ended = err
+	db.last.State, db.last.StateSince = replicate.StateClosed, time.Now()
+	db.note()
+	db.mu.Unlock()
+	db.decided()
 }
 
 // failed notes why a session ended, and logs what the engine hasn't: in sessions after
@@ -269,10 +271,8 @@ func (db *DB) failed(err error, try int) {
 	if again {
 		return
 	}
-	if told {
-		db.log.Debug("it is tried again from time to time, until the cause is gone; if that is not another writer")
-	} else {
-		db.log.Error("replication stopped, trying again", "error", err)
+	if !told {
+		db.log.Error("replication stopped; it is tried again", "error", err)
 	}
 	if db.o.OnState != nil {
 		db.o.OnState(db.Status())

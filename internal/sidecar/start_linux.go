@@ -175,6 +175,10 @@ func checkpoint(path string) error {
 }
 
 func passive(c *sqlite3.Conn) error {
+	// Or SQLite doesn't know yet that there is a log.
+	if err := c.Exec("PRAGMA schema_version"); err != nil {
+		return fmt.Errorf("sidecar: checkpoint: %w", busy(err))
+	}
 	if _, _, err := c.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE); err != nil && !errors.Is(err, sqlite3.BUSY) {
 		return fmt.Errorf("sidecar: checkpoint: %w", err)
 	}

@@ -1,0 +1,127 @@
+//go:build linux
+
+package sidecar
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/stocksqlite"
+	"github.com/outwash/outwash/internal/wal"
+)
+
+// load writes for a while, with TRUNCATE checkpoints by a connection of its own.
+func (w *world) load(work stocksqlite.Work) stocksqlite.Report {
+	w.t.Helper()
+	work.Path = w.path
+	p := stocksqlite.StartWork(w.t, work)
+	must(w.t, p.Wait())
+	return p.Report()
+}
+
+// TestLoad: the log is restarted many times under load, all checkpoints of the
+// application return 0, and each commit has its TXID; nothing goes by unseen.
+func TestLoad(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.load(stocksqlite.Work{Commits: 1})
+	w.ready()
+	before := w.sync()
+	r := w.load(stocksqlite.Work{Rate: 300, For: 3 * time.Second, Truncate: 100 * time.Millisecond, AutoCheckpoint: 200})
+	if len(r.Checkpoints) < 10 {
+		t.Errorf("only %d checkpoints", len(r.Checkpoints))
+	}
+	for _, ck := range r.Checkpoints {
+		if ck.Busy != 0 && ck.Log >= 0 { // below: beside another one of the application's own
+			t.Errorf("%+v", ck)
+		}
+	}
+	after := w.sync()
+	if after < before+uint64(r.Commits) {
+		t.Errorf("%d commits went from TXID %d to %d", r.Commits, before, after)
+	}
+	t.Logf("%d commits, %d checkpoints, TXID %d to %d", r.Commits, len(r.Checkpoints), before, after)
+	w.same()
+	if n := w.repairs(); n != 0 || w.count(segment.Repair) > 0 || w.count(segment.Merge) > 0 {
+		t.Errorf("%d repairs, %d merges", n, w.count(segment.Merge))
+	}
+}
+
+// TestLoadUnguarded shows the teeth of TestLoad: without the guard commits go by.
+func TestLoadUnguarded(t *testing.T) {
+	w := newWorld(t, Options{hooks: hooks{unguarded: true}})
+	w.load(stocksqlite.Work{Commits: 1})
+	w.ready()
+	before := w.sync()
+	r := w.load(stocksqlite.Work{Rate: 300, For: 3 * time.Second, Truncate: 100 * time.Millisecond, AutoCheckpoint: 200})
+	after := w.sync()
+	if w.repairs() == 0 && after >= before+uint64(r.Commits) {
+		t.Error("nothing was missed without the guard")
+	}
+	w.same() // a repair finds it
+}
+
+// TestRandomLoad: transactions of all kinds, by several connections.
+func TestRandomLoad(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.load(stocksqlite.Work{Commits: 1})
+	w.ready()
+	r := w.load(stocksqlite.Work{Random: true, Seed: uint64(time.Now().UnixNano()), Connections: 3, For: 5 * time.Second, Truncate: 200 * time.Millisecond, AutoCheckpoint: 50})
+	t.Logf("%d commits, %d checkpoints", r.Commits, len(r.Checkpoints))
+	w.same()
+	if n := w.repairs(); n != 0 {
+		t.Errorf("%d repairs", n)
+	}
+}
+
+// TestNoPause: writers that never pause don't make the log grow without end.
+func TestNoPause(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.load(stocksqlite.Work{Commits: 1})
+	w.ready()
+	work := stocksqlite.StartWork(t, stocksqlite.Work{Path: w.path, Connections: 2, Random: true, For: 6 * time.Second})
+	done := make(chan struct{})
+	go func() { defer close(done); work.Wait() }()
+	var largest int64
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		case <-time.After(10 * time.Millisecond):
+		}
+		if fi, err := os.Stat(w.path + "-wal"); err == nil {
+			largest = max(largest, fi.Size())
+		}
+	}
+	t.Logf("the log had %d MiB at most", largest>>20)
+	if largest > 3*forceBytes {
+		t.Errorf("the log grew to %d bytes", largest)
+	}
+	w.same()
+	if n := w.repairs(); n != 0 {
+		t.Errorf("%d repairs", n)
+	}
+}
+
+// TestNeverCheckpoints: an application that leaves checkpoints to others finds its
+// log bounded.
+func TestNeverCheckpoints(t *testing.T) {
+	w := newWorld(t, Options{})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal; PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=off")
+	p.Must(table)
+	w.ready()
+	for range 6 {
+		p.Must("INSERT INTO t(a) SELECT randomblob(100000) FROM (WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<100) SELECT x FROM n)")
+	}
+	w.eventually("backfilled", func() bool {
+		f, err := os.Open(w.path + "-shm")
+		must(t, err)
+		defer f.Close()
+		idx, err := wal.ReadIndex(f)
+		return err == nil && idx.MaxFrame-idx.Backfilled < ownPages
+	})
+	p.Must("INSERT INTO t(a) VALUES(1)")
+	w.same()
+}
