@@ -41,6 +41,9 @@ type History struct {
 	Foreign       []string      `json:"foreign,omitempty"` // keys that are not Outwash's
 	// Segments are the log segments; without details only key, size and MinTXID.
 	Segments []SegmentInfo `json:"segments"`
+	// Damaged says of each snapshot and page segment that can't be decoded why. They
+	// are listed, but nothing is restored from them.
+	Damaged []error `json:"-"`
 
 	store   Store
 	exports []exportInfo // by their ends
@@ -58,6 +61,8 @@ type SnapshotInfo struct {
 	Bytes    int64     `json:"bytes"` // with its data object
 	// Void: its data object is missing, so that it counts for nothing.
 	Void bool `json:"void,omitempty"`
+	// Damaged: it can't be decoded, and counts for nothing, either.
+	Damaged bool `json:"damaged,omitempty"`
 }
 
 // PagesInfo describes a page segment.
@@ -70,6 +75,7 @@ type PagesInfo struct {
 	Pages    uint64    `json:"pages,omitempty"` // of the database
 	Bytes    int64     `json:"bytes"`           // with its data object
 	Void     bool      `json:"void,omitempty"`
+	Damaged  bool      `json:"damaged,omitempty"`
 }
 
 // TXIDRange is a range of transactions that can be restored.

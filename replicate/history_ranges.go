@@ -18,6 +18,7 @@ type exportInfo struct {
 	bytes  int64
 	void   bool // its data object is missing
 	gone   bool // retired since it was listed
+	broken error
 }
 
 // wholeExport is up to which size an object is read whole for its header: to know the
@@ -55,26 +56,35 @@ func (h *History) readExports(ctx context.Context, most int) error {
 				continue
 			}
 		}
-		if x.header == nil && !x.gone {
-			g.Go(func() error { return h.readExport(gctx, l, x) })
+		if x.header == nil && !x.gone && x.broken == nil {
+			g.Go(func() error {
+				err := h.readExport(gctx, l, x)
+				if isVerdict(err) { // no reason not to list the others
+					x.header, x.broken, err = nil, err, nil
+				}
+				return err
+			})
 		}
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	h.Snapshots, h.PageSegments = []SnapshotInfo{}, []PagesInfo{}
+	h.Snapshots, h.PageSegments, h.Damaged = []SnapshotInfo{}, []PagesInfo{}, nil
 	for _, x := range h.exports {
 		if x.gone {
 			continue
 		}
-		s := SnapshotInfo{Key: x.key(), TXID: x.max, Checksum: fmt.Sprintf("%016x", x.sum), Bytes: x.bytes, Void: x.void}
+		s := SnapshotInfo{Key: x.key(), TXID: x.max, Checksum: fmt.Sprintf("%016x", x.sum), Bytes: x.bytes, Void: x.void, Damaged: x.broken != nil}
+		if s.Damaged {
+			h.Damaged = append(h.Damaged, x.broken)
+		}
 		if x.header != nil {
 			s.Time, s.Pages = timeOf(x.header.LastMono), x.header.Commit
 		}
 		if x.kind == segment.KindSnapshot {
 			h.Snapshots = append(h.Snapshots, s)
 		} else {
-			h.PageSegments = append(h.PageSegments, PagesInfo{s.Key, x.min, x.max, s.Checksum, s.Time, s.Pages, s.Bytes, s.Void})
+			h.PageSegments = append(h.PageSegments, PagesInfo{s.Key, x.min, x.max, s.Checksum, s.Time, s.Pages, s.Bytes, s.Void, s.Damaged})
 		}
 	}
 	return nil
@@ -127,7 +137,7 @@ func (h *History) findRanges(ctx context.Context) error {
 	var sound []exportKey
 	headers := map[exportKey]*segment.Header{}
 	for _, x := range h.exports {
-		if !x.void && !x.gone && (x.header == nil || x.header.Commit > 0) {
+		if !x.void && !x.gone && x.broken == nil && (x.header == nil || x.header.Commit > 0) {
 			sound = append(sound, x.exportKey)
 			headers[x.exportKey] = x.header
 		}

@@ -76,8 +76,15 @@ func (f *lsFlags) run(ctx context.Context, u *ui, args []string) error {
 	} else {
 		printHistory(u, h, f.long)
 	}
-	if err == nil && len(broken) > 0 {
-		err = fmt.Errorf("%s missing or broken; the first: %w", plural(len(broken), "log segment is", "log segments are"), broken[0])
+	if n := len(h.Damaged); err == nil && n > 0 {
+		err = fmt.Errorf("%s damaged; the first: %w", plural(n, "snapshot or page segment is", "snapshots and page segments are"), h.Damaged[0])
+	}
+	if n := len(broken); n > 0 {
+		lost := fmt.Errorf("%s missing or broken; the first: %w", plural(n, "log segment is", "log segments are"), broken[0])
+		if err != nil {
+			lost = fmt.Errorf("%w; %w", err, lost)
+		}
+		err = lost
 	}
 	return err
 }
@@ -154,7 +161,7 @@ func printHistory(u *ui, h *replicate.History, long bool) {
 		u.printf("\nSnapshots:\n")
 		var rows [][]string
 		for _, s := range h.Snapshots {
-			rows = append(rows, []string{fmt.Sprint(s.TXID), moment(s.Time), size(s.Bytes), count(s.Pages), s.Key, void(s.Void)})
+			rows = append(rows, []string{fmt.Sprint(s.TXID), moment(s.Time), size(s.Bytes), count(s.Pages), s.Key, useless(s.Void, s.Damaged)})
 		}
 		u.table("  ", []string{">TXID", "committed", ">stored", ">pages", "object", ""}, rows)
 	}
@@ -223,13 +230,17 @@ func printPageSegments(u *ui, h *replicate.History, long bool) {
 	u.printf("\nPage segments:\n")
 	var rows [][]string
 	for _, s := range h.PageSegments {
-		rows = append(rows, []string{fmt.Sprint(s.MinTXID), fmt.Sprint(s.TXID), moment(s.Time), size(s.Bytes), s.Key, void(s.Void)})
+		rows = append(rows, []string{fmt.Sprint(s.MinTXID), fmt.Sprint(s.TXID), moment(s.Time), size(s.Bytes), s.Key, useless(s.Void, s.Damaged)})
 	}
 	u.table("  ", []string{">from TXID", ">to TXID", "committed", ">stored", "object", ""}, rows)
 }
 
-func void(is bool) string {
-	if is {
+// useless says why nothing can be restored from an object.
+func useless(void, damaged bool) string {
+	switch {
+	case damaged:
+		return "can't be read"
+	case void:
 		return "its data object is missing"
 	}
 	return ""
