@@ -32,6 +32,8 @@ type statusLocal struct {
 	LagSeconds float64 `json:"lag_seconds"`
 }
 
+const notFromHere = "it was restored, or never replicated from here: the next start compares it with its replica"
+
 // statusTime bounds the requests about one replica.
 const statusTime = 30 * time.Second
 
@@ -101,7 +103,7 @@ func (f *statusFlags) lookBeside(e *statusEntry) error {
 		return statusError(errNoDatabase, "%s does not exist", e.Database)
 	}
 	if !view.Exists {
-		l.Why = "it was never replicated from here"
+		l.Why = notFromHere
 	}
 	tail, ok := capture.Remembered(e.Database, view)
 	switch {
@@ -153,7 +155,7 @@ func sameLine(l *local.Lineage, end *replicate.End, file string) (unknown string
 	known := l.Acknowledged()
 	switch {
 	case l.Database.IsZero():
-		return "it was never replicated from here", nil
+		return notFromHere, nil
 	case l.Database != end.Tail.Database:
 		return "", statusError(errRefused, "it was replicated to another replica (database %s) than this one (%s): "+
 			"correct the replica's URL, or see \"outwash help adopt\"", l.Database, end.Tail.Database)
