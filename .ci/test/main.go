@@ -51,7 +51,7 @@ var steps = []step{
 		must: []string{
 			"cmd/outwash TestScript", "cmd/outwash TestS3", "cmd/outwash TestCycle", "cmd/outwash TestRefusals", "cmd/outwash TestLargeUpload", "cmd/outwash TestOperations", "cmd/outwash TestS3Doc", "cmd/outwash TestSecrets",
 			"internal/drvtest TestMptest", "internal/drvtest TestWALStress", "internal/drvtest TestModFiles",
-			"internal/killtest TestKill", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
+			"internal/killtest TestKill", "internal/killtest TestKillSidecar", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
 			"internal/model TestProtocol", "internal/model TestPlantedBugs",
 			"cmd/outwash TestScript/prune", "cmd/outwash TestScript/snapshot", "cmd/outwash TestScript/verify", "cmd/outwash TestAdoptDeletesNothing",
@@ -80,9 +80,9 @@ var steps = []step{
 	lives("schedules2", 5500, 4500),
 	{
 		name: "driver35", about: "what depends on the driver, with v0.35 (SQLite translated to Go)",
-		// What the tests left out are about is the way to a server, or a clock's month and a
-		// lock's timeout: these know no driver.
-		args: append(slices.Clone(native), "-timeout=9m", "-skip=^(TestCycle|TestRefusals|TestLargeUpload|TestMonth|TestCopyExclusive)$"), onlyDriver: true,
+		// What the tests left out are about is the way to a server, a clock's month, a lock's
+		// timeout, or another program's SQLite: these know no driver.
+		args: append(slices.Clone(native), "-timeout=9m", "-skip=^(TestCycle|TestRefusals|TestLargeUpload|TestMonth|TestCopyExclusive|TestKillSidecar)$"), onlyDriver: true,
 		must: []string{"cmd/outwash TestScript", "cmd/outwash TestS3", "internal/killtest TestKill", "vfs TestRandom", "vfs TestGatesHaveTeeth"},
 	},
 	{

@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 		childMain(text)
 		return
 	}
+	if text := os.Getenv(sidecarEnv); text != "" {
+		sidecarMain(text)
+		return
+	}
 	if cache := os.Getenv(contenderEnv); cache != "" {
 		contenderMain(cache)
 		return
