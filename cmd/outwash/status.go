@@ -106,7 +106,7 @@ func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {
 	if err != nil {
 		return err
 	}
-	running, err := f.ask(ctx, u, targets)
+	running, unanswered, err := f.ask(ctx, u, targets)
 	if err != nil {
 		return err
 	}
@@ -135,6 +135,9 @@ func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {
 	}
 	slices.SortStableFunc(r.Databases, func(a, b *statusEntry) int { return cmp.Compare(a.Database, b.Database) })
 	r.Databases = slices.Compact(r.Databases) // the same by two names
+	if len(r.Databases) == 0 && len(unanswered) > 0 {
+		return unanswered[0]
+	}
 	if len(r.Databases) == 0 {
 		return fmt.Errorf("%w: no process with a status socket is running, as this user can see it: "+
 			"name a database or a configuration file (looked in %s)", errNoDatabase, f.where())
@@ -147,7 +150,7 @@ func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {
 	} else {
 		r.print(u)
 	}
-	if worst := r.worst(); err == nil && worst != nil {
+	if worst := r.worst(unanswered); err == nil && worst != nil {
 		err = &reported{worst}
 	}
 	return err
@@ -203,13 +206,18 @@ func verdictOf(s *replicate.Status, now time.Time, maxLag time.Duration) error {
 }
 
 // worst is the error for the exit code: of several, what somebody has to see to first.
-func (r *statusReport) worst() error {
+// others are those of processes.
+func (r *statusReport) worst(others []error) error {
 	order := []int{codeRefused, codeCorrupt, codeAccess, codeVersion, codeUsage, codeFailed, codeBehind, codeNothing}
 	var worst error
 	at := len(order)
+	errs := slices.Clone(others)
 	for _, e := range r.Databases {
-		if i := slices.Index(order, codeOf(e.err)); e.err != nil && i < at {
-			worst, at = e.err, max(i, 0)
+		errs = append(errs, e.err)
+	}
+	for _, err := range errs {
+		if i := slices.Index(order, codeOf(err)); err != nil && i < at {
+			worst, at = err, max(i, 0)
 		}
 	}
 	return worst

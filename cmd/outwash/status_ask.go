@@ -128,8 +128,9 @@ func (f *statusFlags) target(ctx context.Context, arg string) (*statusTarget, er
 	return t, nil
 }
 
-// ask asks all processes that can be found.
-func (f *statusFlags) ask(ctx context.Context, u *ui, targets []*statusTarget) ([]*statusEntry, error) {
+// ask asks all processes that can be found. Those that should have answered and didn't
+// are noted, and returned.
+func (f *statusFlags) ask(ctx context.Context, u *ui, targets []*statusTarget) (list []*statusEntry, unanswered []error, err error) {
 	sockets := []string{f.socket}
 	if f.socket == "" {
 		sockets = f.sockets(u, targets)
@@ -145,23 +146,26 @@ func (f *statusFlags) ask(ctx context.Context, u *ui, targets []*statusTarget) (
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var list []*statusEntry
 	for i, r := range answers {
 		switch err := errs[i]; {
 		case err == nil:
 		case f.socket != "":
-			return nil, err
-		case !errors.Is(err, status.ErrNobody): // a process that is gone leaves a socket
+			return nil, nil, err
+		case errors.Is(err, status.ErrNobody): // a process that is gone leaves a socket
+		default:
 			u.note("outwash: status: %s", plainMessage(err))
+			if !errors.Is(err, status.ErrForbidden) { // other users' processes are theirs
+				unanswered = append(unanswered, err)
+			}
 		}
 		for _, s := range r.Databases {
 			p := &statusProcess{Owner: r.Owner, Outwash: r.Outwash, Socket: sockets[i]}
 			list = append(list, &statusEntry{Database: s.Database, Replica: s.Replica, State: string(s.State), Process: p, Status: &s})
 		}
 	}
-	return list, nil
+	return list, unanswered, nil
 }
 
 // sockets are those of the directories where processes have them, and those that

@@ -76,7 +76,7 @@ func TestStatusVerdicts(t *testing.T) {
 		r.Databases = append(r.Databases, &statusEntry{err: err})
 	}
 	for _, want := range []error{errRefused, replicate.ErrDenied, errBehind, errNoDatabase, nil} {
-		if got := r.worst(); got != want {
+		if got := r.worst(nil); got != want {
 			t.Errorf("%v, expected %v", got, want)
 		}
 		r.Databases = slices.DeleteFunc(r.Databases, func(e *statusEntry) bool { return e.err != nil && e.err == want })
@@ -174,7 +174,7 @@ func TestStatusHostileProcess(t *testing.T) {
 	answer("evil", string(doc))
 	answer("other", "SSH-2.0\r\n")
 	code, out, errOut := cli("status")
-	if code != codeBehind || strings.ContainsAny(out+errOut, "\x1b\r") || strings.Contains(out, "\nsecond") || !strings.Contains(errOut, "not a status report") {
+	if code != codeFailed || strings.ContainsAny(out+errOut, "\x1b\r") || strings.Contains(out, "\nsecond") || !strings.Contains(errOut, "not a status report") {
 		t.Errorf("%d\n%.3000s\n%s", code, out, errOut)
 	}
 	for line := range strings.Lines(out) {
@@ -184,7 +184,7 @@ func TestStatusHostileProcess(t *testing.T) {
 	}
 	code, out, _ = cli("status", "-json")
 	var r statusReport
-	if err := json.Unmarshal([]byte(out), &r); code != codeBehind || err != nil || len(r.Databases) != 1 {
+	if err := json.Unmarshal([]byte(out), &r); code != codeFailed || err != nil || len(r.Databases) != 1 {
 		t.Errorf("%d, %v", code, err)
 	}
 }

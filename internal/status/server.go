@@ -41,11 +41,6 @@ type Server struct {
 // directory must exist, unless path is Auto. A socket that a dead process left is
 // replaced; that of a living one never is. Its permissions are 0600.
 func Serve(path string, list func() []replicate.Status) (*Server, error) {
-	return ServeAs(path, 0o600, list)
-}
-
-// ServeAs is Serve with other permissions.
-func ServeAs(path string, perm fs.FileMode, list func() []replicate.Status) (*Server, error) {
 	if runtime.GOOS == "windows" {
 		return nil, errors.New("status: sockets have no permissions on windows: not supported")
 	}
@@ -59,7 +54,7 @@ func ServeAs(path string, perm fs.FileMode, list func() []replicate.Status) (*Se
 	if err != nil {
 		return nil, err
 	}
-	if s.listener, err = listen(s.path, perm); err != nil {
+	if s.listener, err = listen(s.path); err != nil {
 		s.unlock()
 		return nil, err
 	}
@@ -123,7 +118,7 @@ func inUse(path string) error {
 }
 
 // listen makes the socket, with the right to it.
-func listen(path string, perm fs.FileMode) (net.Listener, error) {
+func listen(path string) (net.Listener, error) {
 	fi, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -145,7 +140,7 @@ func listen(path string, perm fs.FileMode) (net.Listener, error) {
 			return nil, fmt.Errorf("status: remove the socket of a dead process: %w", err)
 		}
 	}
-	// With the permissions (0600 at first) of the descriptor Linux makes the file (unix_bind in
+	// With the permissions of the descriptor Linux makes the file (unix_bind in
 	// net/unix/af_unix.c), so that there is no moment at which others may connect.
 	// Where it can't be done, the directory keeps them off until Chmod.
 	c := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error { return restrict(conn) }}
@@ -153,7 +148,7 @@ func listen(path string, perm fs.FileMode) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("status: %w", err)
 	}
-	if err := os.Chmod(path, perm.Perm()); err != nil {
+	if err := os.Chmod(path, 0o600); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("status: %w", err)
 	}

@@ -39,6 +39,8 @@ var (
 	ErrNobody = errors.New("no process answers")
 	// ErrInvalid: what answers is not a process of Outwash, or one that is newer.
 	ErrInvalid = errors.New("not a status report")
+	// ErrSilent: a process is there, and doesn't answer.
+	ErrSilent = errors.New("no answer: the process hangs, or is stopped")
 	// ErrForbidden: the socket is another user's.
 	ErrForbidden = errors.New("the socket is another user's")
 )
@@ -77,7 +79,11 @@ func Query(ctx context.Context, path string) (Report, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })() // an answer may drip
 	r, err := parse(conn)
-	if ctx.Err() != nil {
+	switch {
+	case err == nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		err = ErrSilent
+	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -116,6 +122,8 @@ func parse(from io.Reader) (Report, error) {
 // queryError tells that nobody is there from that one may not ask.
 func queryError(path string, err error) error {
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded): // many wait already
+		return fmt.Errorf("status: %s: %w", path, ErrSilent)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("status: %s: %w", path, ErrNobody)
 	case errors.Is(err, fs.ErrPermission):
