@@ -9,6 +9,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/capture"
 	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/segment"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -23,6 +24,7 @@ func (src *source) Evidence(ctx context.Context, tail replicate.Tail) (replicate
 		return replicate.Evidence{}, err
 	}
 	ev, err := src.DB.Evidence(ctx, tail)
+	err = src.s.mend(err)
 	if err == nil && ev.File == replicate.FilePresent && !src.s.isGuarded() {
 		return replicate.Evidence{}, src.s.appeared() // since prepare looked
 	}
@@ -32,12 +34,33 @@ func (src *source) Evidence(ctx context.Context, tail replicate.Tail) (replicate
 // Begin waits, where there is nothing on both sides, for the database to appear.
 func (src *source) Begin(ctx context.Context, start replicate.Start, tail replicate.Tail) error {
 	if start != replicate.StartEmpty {
-		return src.DB.Begin(ctx, start, tail)
+		return src.s.mend(src.DB.Begin(ctx, start, tail))
 	}
 	if err := src.s.appear(ctx); err != nil {
 		return err
 	}
 	return src.s.appeared()
+}
+
+func (src *source) Export(ctx context.Context, tail replicate.Tail, write func(segment.Block, []byte) error) (*segment.Entry, error) {
+	e, err := src.DB.Export(ctx, tail, write)
+	for try := 0; errors.Is(err, capture.ErrBroken) && try < 5 && ctx.Err() == nil; try++ {
+		if err = src.s.mend(err); errors.Is(err, local.ErrChanged) {
+			e, err = src.DB.Export(ctx, tail, write)
+		}
+	}
+	return e, err
+}
+
+// mend checkpoints a log that can't be read to its end, so that it needn't be.
+func (s *session) mend(err error) error {
+	if !errors.Is(err, capture.ErrBroken) {
+		return err
+	}
+	if e := checkpoint(s.path); e != nil {
+		return errors.Join(err, e)
+	}
+	return fmt.Errorf("sidecar: %s is checkpointed, because %w: %w", s.path, err, local.ErrChanged)
 }
 
 // appeared is the error that has everything looked at anew, with the guard held.
