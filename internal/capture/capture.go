@@ -208,7 +208,7 @@ func Open(opts Options) (*DB, error) {
 	}
 	d := &DB{
 		opts:   opts,
-		log:    opts.Logger,
+		log:    slog.New(newQuiet(opts.Logger.Handler())),
 		enc:    segment.NewBlockEncoder(),
 		signal: make(chan struct{}, 1),
 		last:   map[uint32]uint32{},
