@@ -71,6 +71,9 @@ func codeOf(err error) int {
 	if err == nil {
 		return codeOK
 	}
+	if child := (*childError)(nil); errors.As(err, &child) {
+		return child.code
+	}
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
 		return codeUsage
 	}

@@ -1,5 +1,5 @@
-// Command outwash restores, lists and inspects replicas of SQLite databases, and
-// shows in a minute what replication is: outwash demo.
+// Command outwash replicates SQLite databases, restores, lists and inspects their
+// replicas, and shows in a minute what replication is: outwash demo.
 //
 // Exit codes are in the help and in codes.go.
 package main
@@ -32,8 +32,9 @@ type verb struct {
 	help  string // the rest, with examples
 	codes []int  // exit codes worth mentioning
 	// flags declares the verb's flags and returns what runs it.
-	flags  func(fs *flag.FlagSet) runner
-	hidden bool // for outwash itself
+	flags      func(fs *flag.FlagSet) runner
+	hidden     bool // for outwash itself
+	ownSignals bool // what signals mean is the verb's to say: the context doesn't count
 }
 
 type runner func(ctx context.Context, u *ui, args []string) error
@@ -41,7 +42,7 @@ type runner func(ctx context.Context, u *ui, args []string) error
 // verbs lists every verb in the order of the help. It is a function because the
 // help verb needs it.
 func verbs() []*verb {
-	return []*verb{restoreVerb, adoptVerb, lsVerb, statusVerb, verifyVerb, inspectVerb, snapshotVerb, pruneVerb, configVerb, doctorVerb, policyVerb, demoVerb, versionVerb, helpVerb(), demoWriterVerb}
+	return []*verb{replicateVerb, restoreVerb, adoptVerb, lsVerb, statusVerb, verifyVerb, inspectVerb, snapshotVerb, pruneVerb, configVerb, doctorVerb, policyVerb, demoVerb, versionVerb, helpVerb(), demoWriterVerb}
 }
 
 // run is the whole program but for the process around it. A signal ends ctx.
@@ -83,7 +84,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if err != nil && file.explain != nil {
 		err = file.explain(err)
 	}
-	if err != nil && ctx.Err() != nil && !errors.Is(err, errInterrupted) {
+	if err != nil && ctx.Err() != nil && !v.ownSignals && !errors.Is(err, errInterrupted) {
 		err = errInterrupted
 	}
 	if err == nil {

@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"outwash": main, "app": appMain, "talk": talkMain})
+	testscript.Main(m, map[string]func(){"outwash": main, "app": appMain, "talk": talkMain, "stock": stockMain})
 }
 
 // TestScript runs the command line as people do. Besides outwash the scripts in
@@ -31,16 +31,17 @@ func TestMain(m *testing.M) {
 //	age DIR DURATION         make the files in a directory older
 //	exits CODE ARG…          run outwash; it must exit with CODE
 //	exec app …               see appMain
+//	exec stock DB SQL…       see stockMain
 //	await FILE               wait until it exists
 //	collated FILE            make a large database with a collation of its application
 //	host VARIABLE            this machine's name
-func TestScript(t *testing.T) { runScripts(t, "testdata/script") }
+func TestScript(t *testing.T) { runScripts(t, "testdata/script", stock(t)) }
 
 // TestS3 does the same with a replica in S3; the scripts find its URL, and those
 // of objects and of what doesn't exist, in their environment.
 func TestS3(t *testing.T) {
 	server := versitygw.Start(t)
-	runScripts(t, "testdata/s3", append(server.Env(),
+	runScripts(t, "testdata/s3", append(server.Env(), stock(t),
 		"URL="+server.URL("demo")+"&region=us-east-1&force-path-style=true",
 		"LOG1="+server.URL("demo/log/0000000000000001"),
 		"LOG0="+server.URL("demo/log/0000000000ffffff"),

@@ -191,7 +191,7 @@ func plainMessage(err error) string {
 		pkg, rest, ok := strings.Cut(s, ": ")
 		switch {
 		case ok && (pkg == "replicate" || pkg == "objstore" || pkg == "s3store" || pkg == "segment" ||
-			pkg == "vfs" || pkg == "status" || pkg == "local" || pkg == "capture"):
+			pkg == "vfs" || pkg == "status" || pkg == "local" || pkg == "capture" || pkg == "sidecar" || pkg == "service"):
 			s = rest
 		default:
 			// What this means, the exit code says.

@@ -1,4 +1,5 @@
-// Package shell writes commands that people can paste.
+// Package shell writes commands that people can paste, and takes apart those that they
+// write.
 package shell
 
 import "strings"
@@ -7,7 +8,7 @@ import "strings"
 func Quote(args ...string) string {
 	words := make([]string, len(args))
 	for i, a := range args {
-		if words[i] = a; strings.ContainsAny(a, " \t\n'\"\\&?*[]$;()<>|`#~!{}") {
+		if words[i] = a; a == "" || strings.ContainsAny(a, " \t\n'\"\\&?*[]$;()<>|`#~!{}") {
 			words[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
 		}
 	}

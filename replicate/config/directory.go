@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Directory is an entry of dbs that stands for all databases in a directory. Each has
@@ -53,9 +54,7 @@ func (d *Directory) Database(path string) (*Database, error) {
 	db := *d.all
 	db.Path = filepath.Join(d.Path, rel)
 	db.Settings, db.Sources = maps.Clone(d.all.Settings), slices.Clone(d.all.Sources)
-	if db.URL, ok = urlBelow(d.all.URL, filepath.ToSlash(rel)); !ok {
-		return fail("the database %s can't have a replica: a replica's URL can't have the ? or # of its name; rename it, or list it with a replica of its own", db.Path)
-	}
+	db.URL = urlBelow(d.all.URL, filepath.ToSlash(rel))
 	places := map[place]*Database{}
 	for _, other := range d.c.Databases {
 		places[other.place()] = other
@@ -101,20 +100,29 @@ func (d *Directory) names(dir, path string) (rel string, ok bool) {
 	return rel, ok && err == nil
 }
 
-// urlBelow adds a path to a URL's; false if that can't be written.
-func urlBelow(base, rel string) (string, bool) {
+// urlBelow adds a path to a URL's. What URLs can't have there, and @, which could be
+// part of a password, is written as %XX; so is %. No two paths become one.
+func urlBelow(base, rel string) string {
 	base, query, params := strings.Cut(base, "?")
-	switch {
-	case strings.HasPrefix(base, "file:"):
-		rel = (&url.URL{Path: "/" + rel}).EscapedPath()[1:]
-	case strings.ContainsAny(rel, "?#"):
-		return "", false
-	}
-	base = strings.TrimRight(base, "/") + "/" + rel
+	base = strings.TrimRight(base, "/") + "/" + escapePath(rel)
 	if params {
 		base += "?" + query
 	}
-	return base, true
+	return base
+}
+
+func escapePath(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 || r < ' ' || r == 0x7f || strings.ContainsRune(`%?#@\`, r) {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		} else {
+			b.WriteString(s[i : i+n])
+		}
+		i += n
+	}
+	return b.String()
 }
 
 // replica returns the database of the entry whose replica is at this place, which has
@@ -122,19 +130,12 @@ func urlBelow(base, rel string) (string, bool) {
 func (d *Directory) replica(base string) *Database {
 	own, _, _ := strings.Cut(d.all.URL, "?")
 	rel, ok := strings.CutPrefix(base, strings.TrimRight(own, "/")+"/")
-	if ok && strings.HasPrefix(own, "file:") {
-		var err error
-		rel, err = url.PathUnescape(rel)
-		ok = err == nil
+	if rel, err := url.PathUnescape(rel); ok && err == nil && rel != "" {
+		if db, err := d.Database(filepath.Join(d.Path, filepath.FromSlash(rel))); err == nil {
+			return db
+		}
 	}
-	if !ok || rel == "" {
-		return nil
-	}
-	db, err := d.Database(filepath.Join(d.Path, filepath.FromSlash(rel)))
-	if err != nil {
-		return nil
-	}
-	return db
+	return nil
 }
 
 // directory reads the keys of an element of dbs that has dir:.
