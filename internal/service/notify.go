@@ -14,7 +14,7 @@ func notify(state string) error {
 	if name == "" {
 		return nil
 	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	c, err := net.Dial("unixgram", name)
 	if err != nil {
 		return fmt.Errorf("service: $NOTIFY_SOCKET: %w", err)
 	}
