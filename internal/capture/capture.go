@@ -83,6 +83,9 @@ type Options struct {
 	// that it may be, and signals when something may have been committed: see
 	// LetGo and Hold.
 	Guarded bool
+	// Yield is called between two passes that read the database, without a pin: who
+	// waits for readers to go may be let through. nil: no need.
+	Yield func(context.Context)
 	// CopyBytes is how much a pass of Copy reads. 0: 8 MiB, or 2 MiB in
 	// rollback-journal modes. For tests.
 	CopyBytes int

@@ -50,11 +50,7 @@ func (d *DB) Copy(ctx context.Context, req local.CopyRequest) (local.Copied, err
 			}
 		}
 		if err == nil || c.forgive(err) {
-			select {
-			case <-ctx.Done():
-			case <-time.After(passGap):
-			}
-			err = context.Cause(ctx)
+			err = c.d.gap(ctx)
 		}
 	}
 	if cause := context.Cause(ctx); cause != nil {

@@ -63,6 +63,19 @@ func (d *DB) Export(ctx context.Context, tail local.Tail, write func(segment.Blo
 	}
 }
 
+// gap waits between two passes, so that a checkpoint goes through that waits for the
+// reader.
+func (d *DB) gap(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+	case <-time.After(passGap):
+		if d.opts.Yield != nil {
+			d.opts.Yield(ctx)
+		}
+	}
+	return context.Cause(ctx)
+}
+
 type export struct {
 	d     *DB
 	pin   *pin
@@ -88,10 +101,8 @@ func (x *export) run(ctx context.Context, tail local.Tail) (*segment.Entry, erro
 		if err != nil || e != nil {
 			return e, err
 		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(passGap):
+		if err := x.d.gap(ctx); err != nil {
+			return nil, err
 		}
 	}
 }

@@ -43,6 +43,9 @@ func (s *session) follow(ctx context.Context) error {
 		if since := time.Since(last); more || since < tail {
 			wait = min(max(time.Millisecond, since/4), time.Second)
 		}
+		if s.urgent {
+			wait = time.Millisecond
+		}
 		var again <-chan time.Time
 		if wait >= 0 {
 			timer.Reset(wait)
@@ -96,6 +99,7 @@ func (s *session) step() (more bool, err error) {
 		s.seen = idx
 		s.capture.Signal()
 	}
+	s.urgent = false
 	if g.slot == 0 {
 		if err := s.hold(idx); err != nil {
 			return false, err
@@ -105,19 +109,34 @@ func (s *session) step() (more bool, err error) {
 	if idx.MaxFrame > 0 {
 		s.capture.Hold(idx.Salt)
 	}
+	s.urgent = g.waiting()
 	if g.marked {
 		if err := g.takeSlot(); err != nil {
 			return false, err
 		}
 	}
 	if idx.Backfilled == idx.MaxFrame {
-		gone, err := s.swap(g.waiting() || s.large(idx))
+		gone, err := s.swap(s.urgent || s.large(idx))
 		return !gone || g.writing() || g.checkpointing(), err
 	}
 	if err := s.relieve(idx); err != nil {
 		return false, err
 	}
 	return g.marked || !s.stuck.IsZero() || g.writing() || g.checkpointing() || s.capture.Repairing(), nil
+}
+
+// yieldFor is how long passes over the database stand back for a checkpoint.
+const yieldFor = 500 * time.Millisecond
+
+// yield lets a checkpoint through that waits for readers to go; capture's among them.
+func (s *session) yield(ctx context.Context) {
+	s.mu.Lock()
+	g := s.guard
+	s.mu.Unlock()
+	if g != nil && g.waiting() {
+		s.watch.notify()
+		until(yieldFor, func() bool { return ctx.Err() != nil || !g.waiting() })
+	}
 }
 
 // lost says what became of the files.

@@ -62,6 +62,39 @@ func TestLoadUnguarded(t *testing.T) {
 	w.same() // a repair finds it
 }
 
+// TestTakeOver: a large database is taken over while its application writes, and does
+// TRUNCATE checkpoints, all of which return 0.
+func TestTakeOver(t *testing.T) {
+	w := newWorld(t, Options{})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal; PRAGMA synchronous=off")
+	p.Must(table)
+	for range 40 {
+		p.Must("INSERT INTO t(a) SELECT randomblob(1000000)")
+	}
+	must(t, p.Close())
+	w.load(stocksqlite.Work{Commits: 1})
+	work := stocksqlite.StartWork(t, stocksqlite.Work{Path: w.path, Rate: 100, Truncate: 50 * time.Millisecond})
+	work.Ready()
+	w.start()
+	w.sync()
+	must(t, work.Stop())
+	r := work.Report()
+	if up := w.db.Status().Uploaded; up < 40_000_000 {
+		t.Errorf("%d bytes were uploaded", up)
+	}
+	t.Logf("%d commits, %d checkpoints", r.Commits, len(r.Checkpoints))
+	for _, ck := range r.Checkpoints {
+		if ck.Busy != 0 && ck.Log >= 0 {
+			t.Errorf("%+v", ck)
+		}
+	}
+	w.same()
+	if n := w.repairs(); n != 0 {
+		t.Errorf("%d repairs", n)
+	}
+}
+
 // TestRandomLoad: transactions of all kinds, by several connections.
 func TestRandomLoad(t *testing.T) {
 	w := newWorld(t, Options{})

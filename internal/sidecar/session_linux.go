@@ -44,6 +44,7 @@ type session struct {
 	warned   string
 	seen     wal.Index // when it was last looked
 	base     wal.Index // on slot 0: as it was let go
+	urgent   bool      // somebody waits for the log to be let go
 	stuck    time.Time // since when too much isn't backfilled
 	noForce  time.Time // until then the log is not forced to restart
 	noCheckp time.Time // nor checkpointed
@@ -89,7 +90,7 @@ func (db *DB) runSession(ctx context.Context, w *Watcher, try int) (err error) {
 	if s.again = try > 0; s.again { // what is tried again is told once
 		logger = slog.New(slog.DiscardHandler)
 	}
-	co := capture.Options{Path: db.path, Dir: s.dir, Logger: db.o.Logger, Guarded: true, Failpoint: db.o.hooks.failpoint}
+	co := capture.Options{Path: db.path, Dir: s.dir, Logger: db.o.Logger, Guarded: true, Yield: s.yield, Failpoint: db.o.hooks.failpoint}
 	if h := db.o.hooks.capture; h != nil {
 		h(&co)
 	}
