@@ -82,6 +82,10 @@ type logFact struct {
 	dataSize  int64
 	blocks    int64
 	faults    []*fault // the segment's, or its data object's
+	// wrong is what is wrong with it on top of the state before: known by who had that
+	// state. was is what was found when it was looked at the last time.
+	wrong *fault
+	was   *logFact
 }
 
 func (f *logFact) claim() bool { return f.size == segment.ClaimSize }
@@ -111,7 +115,10 @@ func (v *verifier) look(ctx context.Context) error {
 		txid, _ := segment.ParseLogKey(o.Key)
 		f := v.logs[txid]
 		if f == nil || len(f.faults) > 0 {
-			f = &logFact{txid: txid, size: o.Size, modified: o.Modified}
+			if f != nil {
+				f.was = nil
+			}
+			f = &logFact{txid: txid, size: o.Size, modified: o.Modified, was: f}
 			newLogs = append(newLogs, f)
 			v.meter.total.Add(o.Size)
 		}
@@ -206,6 +213,13 @@ func (v *verifier) applyLog(ctx context.Context, f *logFact, o *segment.Object) 
 	fault, err := v.records(ctx, o, im, use{blocks: &f.blocks, entry: func(e *segment.Entry) { v.db.note(e.Post, e.Commit, e.MaxTXID) }})
 	if err != nil {
 		return err
+	}
+	switch {
+	case im != nil && fault != nil && fault.key == o.Header.Key():
+		f.wrong = fault
+	case im == nil && fault == nil && f.was != nil && f.was.chain == f.chain:
+		fault = f.was.wrong // the state before is no longer at hand
+		f.wrong = fault
 	}
 	r.valid = im != nil && fault == nil && !f.needsBase
 	if fault != nil {
