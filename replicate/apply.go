@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 
 	"github.com/outwash/outwash/internal/segment"
 )
@@ -152,14 +154,6 @@ func (a *applier) done(e *segment.Entry) {
 	}
 }
 
-// begin prepares the image for an entry.
-func (a *applier) begin() error {
-	if a.im.pageSize != a.prev.PageSize {
-		return a.im.reset(a.prev.PageSize)
-	}
-	return nil
-}
-
 func (a *applier) inline(o *segment.Object) error {
 	var stored []byte
 	for _, e := range o.Entries {
@@ -170,7 +164,7 @@ func (a *applier) inline(o *segment.Object) error {
 		if !ok {
 			continue
 		}
-		if err := a.begin(); err != nil {
+		if err := a.im.begin(a.prev.PageSize, e, blocksOf(e)); err != nil {
 			return err
 		}
 		var off int64
@@ -191,6 +185,17 @@ func (a *applier) inline(o *segment.Object) error {
 		a.done(e)
 	}
 	return nil
+}
+
+// blocksOf gives the blocks that an entry carries.
+func blocksOf(e *segment.Entry) iter.Seq[*segment.Block] {
+	return func(yield func(*segment.Block) bool) {
+		for i := range e.Blocks {
+			if !yield(&e.Blocks[i]) {
+				return
+			}
+		}
+	}
 }
 
 // external applies a segment whose blocks are in a data object, reading that
@@ -230,7 +235,7 @@ func (a *applier) external(ctx context.Context, o *segment.Object) error {
 				return err
 			}
 			if ok {
-				if err := a.begin(); err != nil {
+				if err := a.im.begin(a.prev.PageSize, entry, slices.Values(group)); err != nil {
 					return err
 				}
 				if err := a.blocks(ctx, key, group); err != nil {

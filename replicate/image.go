@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 
 	"github.com/outwash/outwash/internal/segment"
 )
@@ -24,6 +25,7 @@ type image struct {
 	hashes   []uint64 // by page number − 1; 0: no page (or the lock page)
 	sum      uint64
 	written  uint64 // pages written, for progress
+	noted    uint64 // hashes taken from indexes, so far
 
 	dec         *segment.BlockDecoder
 	plain, dict []byte
@@ -42,6 +44,36 @@ func (im *image) reset(pageSize uint32) error {
 	im.pageSize, im.commit, im.sum = pageSize, 0, 0
 	im.hashes = im.hashes[:0]
 	return im.truncate(0)
+}
+
+// maxImplied is how many pages may be zero without an index that names them. SQLite
+// leaves out pages that one transaction allocates and frees, unless its cache spilled
+// them: of 4 KiB, this many are a cache of 64 GiB. Some bytes can say more of them than
+// any memory has room for.
+const maxImplied = 1 << 24
+
+// bound checks that indexes which name some more pages can be those of a database of
+// that size.
+func (im *image) bound(pages, more uint64) error {
+	if most := im.noted + more + maxImplied; pages > most {
+		return fmt.Errorf("a database of %d pages, of which %d at most are stored: the others can't be zero all: %w", pages, most-maxImplied, ErrCorrupt)
+	}
+	return nil
+}
+
+// begin prepares for an entry with these blocks, of a segment with that page size.
+func (im *image) begin(pageSize uint32, e *segment.Entry, blocks iter.Seq[*segment.Block]) error {
+	pages := uint64(0)
+	for b := range blocks {
+		pages += uint64(len(b.Pages))
+	}
+	if err := im.bound(e.Commit, pages); err != nil {
+		return fmt.Errorf("replicate: TXID %d: %w", e.MaxTXID, err)
+	}
+	if im.pageSize != pageSize {
+		return im.reset(pageSize)
+	}
+	return nil
 }
 
 func (im *image) truncate(pages uint64) error {
@@ -109,6 +141,7 @@ func (im *image) note(b *segment.Block) {
 		}
 	}
 	im.written += uint64(len(b.Pages))
+	im.noted += uint64(len(b.Pages))
 }
 
 func (im *image) write(b *segment.Block, stored []byte) (err error) {

@@ -109,8 +109,10 @@ func (b *baseLoader) index(ctx context.Context, k exportKey, o *segment.Object) 
 		im.sum ^= hash
 	}
 	im.pageSize, im.commit = h.PageSize, h.Commit
-	im.hashes = resize(im.hashes, kept, h.Commit)
-	b.winner = resize(b.winner, kept, h.Commit)
+	im.hashes, b.winner = im.hashes[:kept], b.winner[:kept]
+	if err := b.room(min(h.Commit, im.noted+maxImplied)); err != nil {
+		return err
+	}
 	b.layers = append(b.layers, baseLayer{key: k, chain: o.Chain})
 	l := &b.layers[len(b.layers)-1]
 	l.o = o
@@ -121,7 +123,9 @@ func (b *baseLoader) index(ctx context.Context, k exportKey, o *segment.Object) 
 		l.first = []uint32{b.blocks + 1}
 		for _, e := range o.Entries {
 			for i := range e.Blocks {
-				b.block(&e.Blocks[i])
+				if err := b.block(&e.Blocks[i]); err != nil {
+					return err
+				}
 			}
 		}
 		if b.inline += o.Size; b.inline > b.opts.limit(heldInline) {
@@ -133,6 +137,9 @@ func (b *baseLoader) index(ctx context.Context, k exportKey, o *segment.Object) 
 		return err
 	}
 	l.first = append(l.first, b.blocks+1)
+	if err := b.room(im.commit); err != nil {
+		return err
+	}
 	b.zero(kept)
 	if im.sum != h.Post {
 		return fmt.Errorf("the pages make checksum %016x, expected %016x: %w", im.sum, h.Post, ErrCorrupt)
@@ -140,15 +147,31 @@ func (b *baseLoader) index(ctx context.Context, k exportKey, o *segment.Object) 
 	return nil
 }
 
-// resize keeps the first kept elements; those behind are zero, n in all.
-func resize[T any](s []T, kept, n uint64) []T {
+// room makes room for the hashes of so many pages. What no index has proven yet is
+// not believed beyond a bound.
+func (b *baseLoader) room(pages uint64) error {
+	im := b.a.im
+	if pages <= uint64(len(im.hashes)) {
+		return nil
+	}
+	if err := im.bound(pages, 0); err != nil {
+		return err
+	}
+	n := min(max(pages, 2*uint64(len(im.hashes))), im.commit)
+	im.hashes, b.winner = extend(im.hashes, n), extend(b.winner, n)
+	return nil
+}
+
+// extend makes s n elements long; what is new is zero.
+func extend[T any](s []T, n uint64) []T {
 	if uint64(cap(s)) < n {
 		grown := make([]T, n)
-		copy(grown, s[:kept])
+		copy(grown, s)
 		return grown
 	}
+	old := len(s)
 	s = s[:n]
-	clear(s[min(kept, n):])
+	clear(s[old:])
 	return s
 }
 
@@ -176,7 +199,9 @@ func (b *baseLoader) externalIndex(ctx context.Context, l *baseLayer) error {
 			if last := rec.Block.Last(); last > o.Header.Commit {
 				return beyondCommit(o, last)
 			}
-			b.block(rec.Block)
+			if err := b.block(rec.Block); err != nil {
+				return fmt.Errorf("replicate: %s: %w", o.DataKey(), err)
+			}
 		}
 		if b.a.im.f != nil && b.held+int64(len(frame)) <= b.opts.limit(heldFrames) {
 			b.held += int64(len(frame))
@@ -195,14 +220,19 @@ func beyondCommit(o *segment.Object, page uint64) error {
 }
 
 // block notes that the next block has the newest image of its pages.
-func (b *baseLoader) block(blk *segment.Block) {
+func (b *baseLoader) block(blk *segment.Block) error {
 	b.blocks++
 	im := b.a.im
+	im.noted += uint64(len(blk.Pages))
+	if err := b.room(blk.Last()); err != nil {
+		return err
+	}
 	for _, p := range blk.Pages {
 		im.sum ^= im.hashes[p.No-1] ^ p.Hash
 		im.hashes[p.No-1] = p.Hash
 		b.winner[p.No-1] = b.blocks
 	}
+	return nil
 }
 
 // zero notes that pages after kept that the newest layer doesn't have are zero.

@@ -309,10 +309,8 @@ func (v *verifier) records(ctx context.Context, o *segment.Object, im *image, u 
 		if e.Commit > maxPages {
 			return tooManyPages(fmt.Sprintf("TXID %d", e.MaxTXID), e.Commit)
 		}
-		if im.pageSize != o.Header.PageSize {
-			if err := im.reset(o.Header.PageSize); err != nil {
-				return err
-			}
+		if err := im.begin(o.Header.PageSize, e, slices.Values(bs)); err != nil {
+			return err
 		}
 		for _, b := range bs {
 			im.note(b)
