@@ -76,7 +76,9 @@ func (r *replication) work(u *ui, command []string) error {
 		return nil
 	case r.once:
 		return r.syncAll(ctx)
-	case command != nil:
+	}
+	r.told.service.Ready()
+	if command != nil {
 		return r.runChild(u, command)
 	}
 	r.wait(ctx)

@@ -18,7 +18,8 @@ const (
 	// heartbeatTimeout bounds one request, as with Litestream (DefaultHeartbeatTimeout
 	// in v0.5.18's heartbeat.go).
 	heartbeatTimeout = 30 * time.Second
-	// heartbeatAgain is how soon it is tried again when one was not sent.
+	// When one was not sent it is tried again: soon, then less and less.
+	heartbeatFirst = time.Second
 	heartbeatAgain = 15 * time.Second
 )
 
@@ -51,10 +52,13 @@ func newHeartbeat(o Options, health func() Health) (*heartbeat, error) {
 
 // run sends heartbeats until ctx ends.
 func (h *heartbeat) run(ctx context.Context) {
+	again := heartbeatFirst
 	for {
 		wait := h.interval
-		if !h.beat(ctx) {
-			wait = min(wait, heartbeatAgain)
+		if h.beat(ctx) {
+			again = heartbeatFirst
+		} else {
+			wait, again = min(wait, again), min(2*again, heartbeatAgain)
 		}
 		select {
 		case <-ctx.Done():

@@ -267,18 +267,20 @@ func TestHeartbeat(t *testing.T) {
 			t.Fatalf("waits %s after %v", d, paths())
 		}
 	}
-	next(heartbeatAgain, 0) // one is opening
-	w.tick <- w.now
-	next(heartbeatAgain, 0)
+	for _, wait := range []time.Duration{1, 2, 4, 8, 15, 15} { // one is opening
+		next(wait*time.Second, 0)
+		w.tick <- w.now
+	}
+	next(15*time.Second, 0)
 	w.set(1, replicate.StateReplicating)
 	w.tick <- w.now
 	next(time.Minute, 1)
 	w.tick <- w.now
 	next(time.Minute, 2)
 	w.set(0, replicate.StateFenced)
-	for range 3 {
+	for i := range 3 {
 		w.tick <- w.now
-		next(heartbeatAgain, 2)
+		next(time.Second<<i, 2)
 	}
 	w.set(0, replicate.StateReplicating)
 	mu.Lock()
@@ -286,7 +288,7 @@ func TestHeartbeat(t *testing.T) {
 	mu.Unlock()
 	for i := range 3 {
 		w.tick <- w.now
-		next(heartbeatAgain, 3+i)
+		next(min(15*time.Second, 8*time.Second<<i), 3+i)
 	}
 	mu.Lock()
 	code = http.StatusOK
@@ -324,7 +326,7 @@ func TestHeartbeatSecret(t *testing.T) {
 	} {
 		w := newWorld(replicate.StateReplicating)
 		s := w.start(t, Options{HeartbeatURL: u})
-		if d := <-w.wait; d != heartbeatAgain {
+		if d := <-w.wait; d != time.Second {
 			t.Errorf("%s: waits %s", u, d)
 		}
 		if err := s.Close(t.Context()); err != nil {
