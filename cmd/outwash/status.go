@@ -119,7 +119,7 @@ func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {
 	for _, t := range targets {
 		found := t.among(running)
 		if len(found) == 0 {
-			e := &statusEntry{Database: t.path, Replica: t.replica()}
+			e := &statusEntry{Database: t.path}
 			found = append(found, e)
 			g.Go(func() error { f.look(gctx, e, t); return nil })
 		} else if len(args) == 0 {

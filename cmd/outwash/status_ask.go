@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/outwash/outwash/internal/sidecar"
 	"github.com/outwash/outwash/internal/status"
 	"github.com/outwash/outwash/replicate"
 	"github.com/outwash/outwash/replicate/config"
@@ -19,16 +20,17 @@ import (
 
 // statusTarget is a database or replica that is asked about.
 type statusTarget struct {
-	path  string          // absolute; "": only the replica is known
-	store replicate.Store // nil: not known
-	err   error           // why it isn't
+	path  string           // absolute; "": only the replica is known
+	store replicate.Store  // nil: not known, or not opened yet
+	file  *config.Database // that says where the replica is; nil: none does
 }
 
-func (t *statusTarget) replica() string {
-	if t.store == nil {
-		return ""
+// open opens the replica, if it is known where that is.
+func (t *statusTarget) open(ctx context.Context) (err error) {
+	if t.store == nil && t.file != nil {
+		t.store, err = t.file.Open(ctx)
 	}
-	return t.store.String()
+	return err
 }
 
 // among returns those entries that are about the target.
@@ -64,12 +66,7 @@ func (f *statusFlags) targets(ctx context.Context, args []string) ([]*statusTarg
 		if c == nil || err != nil {
 			return nil, err
 		}
-		for _, d := range c.Databases {
-			t := &statusTarget{path: d.Path}
-			t.store, t.err = d.Open(ctx)
-			list = append(list, t)
-		}
-		return list, nil
+		return listed(c)
 	}
 	for _, arg := range args {
 		if arg == "" {
@@ -80,6 +77,29 @@ func (f *statusFlags) targets(ctx context.Context, args []string) ([]*statusTarg
 			return nil, err
 		}
 		list = append(list, t)
+	}
+	return list, nil
+}
+
+// listed are the databases of a configuration file, those of its directories included.
+func listed(c *config.Config) (list []*statusTarget, err error) {
+	for _, d := range c.Databases {
+		list = append(list, &statusTarget{path: d.Path, file: d})
+	}
+	for _, dir := range c.Directories {
+		found, err := sidecar.Dir{Path: dir.Path, Pattern: dir.Pattern, Recursive: dir.Recursive}.Databases()
+		if err != nil {
+			return nil, err
+		}
+		for _, db := range found {
+			d, err := c.Database(filepath.Join(dir.Path, filepath.FromSlash(db.Rel)))
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Contains(c.Databases, d) { // listed by its own path, too
+				list = append(list, &statusTarget{path: d.Path, file: d})
+			}
+		}
 	}
 	return list, nil
 }
@@ -123,8 +143,7 @@ func (f *statusFlags) target(ctx context.Context, arg string) (*statusTarget, er
 		}
 		return t, err
 	}
-	t.path = d.Path
-	t.store, t.err = d.Open(ctx)
+	t.path, t.file = d.Path, d
 	return t, nil
 }
 

@@ -40,10 +40,12 @@ const statusTime = 30 * time.Second
 // look finds out about a database without its process. What fails is the entry's.
 func (f *statusFlags) look(ctx context.Context, e *statusEntry, t *statusTarget) {
 	e.State = stateReplica
+	e.err = t.open(ctx)
+	if t.store != nil {
+		e.Replica = t.store.String()
+	}
 	if t.store != nil && !f.local {
 		e.err = f.lookAtReplica(ctx, e, t)
-	} else if t.err != nil {
-		e.err = t.err
 	}
 	if t.path == "" {
 		return
