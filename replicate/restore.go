@@ -105,6 +105,11 @@ func (r *RestoreResult) PageHashes() []uint64 { return r.hashes }
 // ctx ends or anything fails, there is no output and the temporary file is gone.
 // Memory: 12 bytes a page and buffers; a database of 10 GB took 102 MiB in all.
 //
+// The TXID with which a snapshot or page segment ends is restored from those alone, so
+// that it can be where the log of that time is gone. What is left of the log beside it
+// is not compared: there may be holes in it, in which writers that had been asleep left
+// something. [Verify] does compare it.
+//
 // The newest log segment being deleted can't be told from its never having been
 // written; everything older can.
 //
