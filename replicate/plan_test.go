@@ -169,15 +169,7 @@ func TestJoint(t *testing.T) {
 // A snapshot or page segment whose header is damaged keeps nobody from restoring the
 // times before it for which the log is there; for others it is named.
 func TestTimesBesideDamagedExport(t *testing.T) {
-	mc := newMachine(t, objstore.NewMem(), 6)
-	p := mc.open()
-	for range 20 {
-		mc.m.mu.Lock()
-		mc.m.commitN(1, 2)
-		mc.m.mu.Unlock()
-		p.sync(t)
-	}
-	p.close(t)
+	mc, _ := written(t, 6, 20, 1, 2)
 	rng := rand.New(rand.NewPCG(1, 1))
 	firsts, lasts := mc.segments()
 	var exports []exportKey

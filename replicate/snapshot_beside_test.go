@@ -45,11 +45,7 @@ func TestWriteSnapshotBeside(t *testing.T) {
 
 // TestWriteSnapshotInline: a program wrote the same snapshot meanwhile, as one object.
 func TestWriteSnapshotInline(t *testing.T) {
-	mc := newMachine(t, NewMemStore(), 10)
-	p := mc.open()
-	mc.change(1, 3)
-	txid := p.sync(t)
-	p.close(t)
+	mc, txid := written(t, 10, 1, 1, 3)
 	info, err := readRoot(t.Context(), mc.store)
 	if err != nil {
 		t.Fatal(err)

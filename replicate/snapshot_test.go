@@ -21,6 +21,20 @@ func (mc *machine) change(n, pages int) {
 	mc.m.commitN(n, pages)
 }
 
+// written makes a replica whose machine has stopped: so many times it committed n
+// transactions, each with so many pages, and uploaded them. It ends with txid.
+func written(t *testing.T, seed uint64, times, n, pages int) (mc *machine, txid uint64) {
+	t.Helper()
+	mc = newMachine(t, NewMemStore(), seed)
+	p := mc.open()
+	for range times {
+		mc.change(n, pages)
+		txid = p.sync(t)
+	}
+	p.close(t)
+	return mc, txid
+}
+
 // snapshotNow writes a snapshot and makes sure that nothing stays behind on disk.
 func snapshotNow(t *testing.T, store Store, change ...func(*SnapshotOptions)) (SnapshotResult, error) {
 	t.Helper()
@@ -138,11 +152,7 @@ func TestWriteSnapshotNothing(t *testing.T) {
 
 // TestWriteSnapshotClaims: sessions that wrote nothing are nothing new.
 func TestWriteSnapshotClaims(t *testing.T) {
-	mc := newMachine(t, NewMemStore(), 4)
-	p := mc.open()
-	mc.change(2, 30)
-	txid := p.sync(t)
-	p.close(t)
+	mc, txid := written(t, 4, 1, 2, 30)
 	r := mc.mustSnapshot(txid)
 	info, err := readRoot(t.Context(), mc.store)
 	if err != nil {
@@ -183,11 +193,7 @@ func TestWriteSnapshotClaims(t *testing.T) {
 // TestWriteSnapshotVoid: a snapshot of the newest state whose data is gone has the
 // only key that another one could have; the error names it.
 func TestWriteSnapshotVoid(t *testing.T) {
-	mc := newMachine(t, NewMemStore(), 5)
-	p := mc.open()
-	mc.change(2, 30)
-	txid := p.sync(t)
-	p.close(t)
+	mc, txid := written(t, 5, 1, 2, 30)
 	r := mc.mustSnapshot(txid)
 	for _, k := range keys(t, mc.store, segment.DataPrefix) {
 		if !strings.Contains(k, "-") {
@@ -240,11 +246,7 @@ func (s *snapStore) Create(ctx context.Context, key string, data []byte) error {
 // TestWriteSnapshotFails: permissions are asked for before anything is read; what
 // fails in passing is tried again; nothing half-done counts.
 func TestWriteSnapshotFails(t *testing.T) {
-	mc := newMachine(t, NewMemStore(), 7)
-	p := mc.open()
-	mc.change(2, 200)
-	txid := p.sync(t)
-	p.close(t)
+	mc, txid := written(t, 7, 1, 2, 200)
 
 	denied := &snapStore{Store: mc.store, create: func(string) error { return fmt.Errorf("test: %w", ErrDenied) }}
 	if _, err := snapshotNow(t, denied, func(o *SnapshotOptions) { o.TempDir += "/not made" }); !errors.Is(err, ErrDenied) {
@@ -290,11 +292,7 @@ func TestWriteSnapshotFails(t *testing.T) {
 
 // TestWriteSnapshotWeak: a store without conditional writes is looked at first.
 func TestWriteSnapshotWeak(t *testing.T) {
-	mc := newMachine(t, NewMemStore(), 8)
-	p := mc.open()
-	mc.change(2, 50)
-	txid := p.sync(t)
-	p.close(t)
+	mc, txid := written(t, 8, 1, 2, 50)
 	weak := &snapStore{Store: mc.store, create: func(string) error { return fmt.Errorf("test: %w", ErrUnsupported) }}
 	if r, err := snapshotNow(t, weak); err != nil || !r.Written || r.TXID != txid {
 		t.Errorf("%+v, %v", r, err)

@@ -343,15 +343,7 @@ func TestVerifyAdopt(t *testing.T) {
 // One damaged snapshot doesn't have all that is below each page segment behind it read
 // again and again.
 func TestVerifyDamagedBaseIsNotReadAgain(t *testing.T) {
-	mc := newMachine(t, objstore.NewMem(), 93)
-	p := mc.open()
-	for range 40 {
-		mc.m.mu.Lock()
-		mc.m.commitN(1, 2)
-		mc.m.mu.Unlock()
-		p.sync(t)
-	}
-	p.close(t)
+	mc, _ := written(t, 93, 40, 1, 2)
 	rng := rand.New(rand.NewPCG(1, 1))
 	firsts, lasts := mc.segments()
 	start := 5
