@@ -19,8 +19,10 @@ const (
 	// checkpoints: far more than SQLite's own 1000, so that who checkpoints itself is
 	// never met. (A checkpoint beside another is answered busy at once.)
 	ownPages = 4000
-	// stuckFor is how long that must have been so.
+	// stuckFor is how long that must have been so; patience, if somebody else has
+	// checkpointed within a minute, and will again.
 	stuckFor = 250 * time.Millisecond
+	patience = 30 * time.Second
 	// tail is how long after the last change is looked on.
 	tail = 100 * time.Millisecond
 )
@@ -95,7 +97,10 @@ func (s *session) step() (more bool, err error) {
 	if err != nil {
 		return true, nil // being recovered
 	}
-	if changed := idx != s.seen; changed {
+	if idx != s.seen {
+		if was := s.seen; was.MaxFrame > 0 && was.Backfilled < was.MaxFrame && (idx.Salt != was.Salt || idx.Backfilled > was.Backfilled) {
+			s.theirs = time.Now() // or it would have stayed
+		}
 		s.seen = idx
 		s.capture.Signal()
 	}
@@ -104,7 +109,7 @@ func (s *session) step() (more bool, err error) {
 		if err := s.hold(idx); err != nil {
 			return false, err
 		}
-		return g.slot != 0 || g.writing() || g.checkpointing(), nil
+		return g.slot != 0 || idx != s.base || g.writing() || g.checkpointing(), nil
 	}
 	if idx.MaxFrame > 0 {
 		s.capture.Hold(idx.Salt)
@@ -221,7 +226,11 @@ func (s *session) relieve(idx wal.Index) error {
 	} else if s.stuck.IsZero() {
 		s.stuck = now
 	}
-	if !s.stuck.IsZero() && now.Sub(s.stuck) >= stuckFor && now.After(s.noCheckp) {
+	limit := stuckFor
+	if now.Sub(s.theirs) < time.Minute && !broken && !s.large(idx) {
+		limit = patience
+	}
+	if !s.stuck.IsZero() && now.Sub(s.stuck) >= limit && now.After(s.noCheckp) {
 		s.stuck = time.Time{}
 		if err := checkpoint(s.path); err != nil {
 			s.warn(err)
@@ -229,6 +238,9 @@ func (s *session) relieve(idx wal.Index) error {
 			return nil
 		}
 		after, err := g.index()
+		if err == nil {
+			s.seen = after
+		}
 		if err == nil && after.Backfilled == idx.Backfilled { // a reader is in the way
 			s.noCheckp = now.Add(10 * time.Second)
 		}

@@ -34,6 +34,8 @@ type session struct {
 	engine  *replicate.Engine
 	running sync.WaitGroup
 
+	preparing sync.Mutex
+
 	mu     sync.Mutex
 	guard  *guard // nil: there is no file yet. Only follow uses it.
 	absent bool   // waiting for the file to appear
@@ -45,6 +47,7 @@ type session struct {
 	seen     wal.Index // when it was last looked
 	base     wal.Index // on slot 0: as it was let go
 	urgent   bool      // somebody waits for the log to be let go
+	theirs   time.Time // when somebody else checkpointed
 	stuck    time.Time // since when too much isn't backfilled
 	noForce  time.Time // until then the log is not forced to restart
 	noCheckp time.Time // nor checkpointed

@@ -100,9 +100,9 @@ func (s *session) appear(ctx context.Context) error {
 // prepare takes the locks of a database that is there: in WAL mode, with a WAL-index
 // that is whole, by a short connection.
 func (s *session) prepare(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.guard != nil || !s.present() {
+	s.preparing.Lock()
+	defer s.preparing.Unlock()
+	if s.isGuarded() || !s.present() {
 		return nil
 	}
 	if err := capture.CheckReadable(s.path, nil); err != nil {
@@ -127,7 +127,9 @@ func (s *session) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
 	s.guard = g
+	s.mu.Unlock()
 	s.db.guarded.Store(true)
 	s.watch.notify()
 	return nil
