@@ -63,6 +63,8 @@ var steps = []step{
 			"replicate TestRestoreWithWhatIsLeft", "replicate TestRestoreWhileRetaining", "replicate TestObjectsRetiredMeanwhile", "replicate TestRetain", "replicate TestWriteSnapshot",
 			"replicate TestVerifyEachObjectDeleted", "replicate TestVerifyEachRegionFlipped", "replicate TestVerifySpliced", "replicate TestVerifyWhileWritten", "replicate TestVerifyLife",
 			"replicate/config TestGuide", "replicate/config TestErrors", "replicate/config TestSecretsStaySecret", "replicate/config Example",
+			"replicate TestFigures", "replicate/metrics TestCollector", "replicate/metrics TestLatenciesOnlyGrow", "internal/service TestJudge", "internal/service TestHeartbeat", "internal/service TestHeartbeatSecret", "internal/service TestReady",
+			"internal/service TestAlertRules", "internal/service TestDashboard", "internal/service TestMetricsDoc", "cmd/outwash TestReplicateService", "cmd/outwash TestServiceDoc", "cmd/outwash TestServiceUnit",
 			"s3store TestConforms", "s3store TestConformsWithChecksums", "s3store TestAddress", "s3store TestProvidersRequests", "s3store TestSettingsOnRequests", "s3store TestSecretsInURLs", "s3store TestCredentialSources", "s3store TestProxy", "s3store TestSweepRealServer", "s3store TestWebPageIsNoAnswer", "s3store TestNotFoundBySomebodyElse", "s3store TestDisturbance", "s3store TestStringRoundTrip",
 			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
 			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestForeignRandom", "vfs TestRepairBytes",

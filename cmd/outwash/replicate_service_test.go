@@ -113,7 +113,7 @@ func TestReplicateService(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/readyz": `{"ready":true}`, "/healthz": `"status": "ok"`, "/status": `"databases":[{"database":"` + db + `"`,
-		"/metrics": fmt.Sprintf("outwash_databases 1\n"),
+		"/metrics": "outwash_databases 1\n",
 	} {
 		if code, text := get(path); code != http.StatusOK || !strings.Contains(text, want) {
 			t.Errorf("%s: %d %s", path, code, text)

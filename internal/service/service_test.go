@@ -267,8 +267,9 @@ func TestHeartbeat(t *testing.T) {
 			t.Fatalf("waits %s after %v", d, paths())
 		}
 	}
-	for _, wait := range []time.Duration{1, 2, 4, 8, 15, 15} { // one is opening
-		next(wait*time.Second, 0)
+	const s1 = time.Second
+	for _, wait := range []time.Duration{s1, 2 * s1, 4 * s1, 8 * s1, 15 * s1, 15 * s1} { // one is opening
+		next(wait, 0)
 		w.tick <- w.now
 	}
 	next(15*time.Second, 0)
