@@ -47,6 +47,7 @@ func TestS3(t *testing.T) {
 		"LOG0="+server.URL("demo/log/0000000000ffffff"),
 		"NOWHERE="+server.URL("nowhere"),
 		"BUCKET="+server.Bucket, "ENDPOINT="+server.Endpoint,
+		"SIDECAR="+server.URL("sidecar/three")+"&region=us-east-1&force-path-style=true",
 		"CONFIGURED="+server.URL("configured")+"&region=us-east-1&force-path-style=true",
 		"NOBUCKET=s3://nobucket/demo?endpoint="+server.Endpoint,
 	)...)

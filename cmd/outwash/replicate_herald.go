@@ -66,7 +66,10 @@ func state(s replicate.Status) string {
 	case s.State == replicate.StateOpening && s.Error != "":
 		text = "waiting"
 	}
-	if s.State != replicate.StateReplicating && s.Error != "" {
+	switch {
+	case refused(s) && s.Remedy != "": // the log has why, and so has the end
+		text += ": " + s.Remedy
+	case s.State != replicate.StateReplicating && s.Error != "":
 		text += ": " + plainMessage(errors.New(s.Error))
 	}
 	return text
