@@ -54,7 +54,7 @@ var steps = []step{
 			"internal/killtest TestKill", "internal/killtest TestKillSidecar", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
 			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
 			"internal/model TestProtocol", "internal/model TestPlantedBugs",
-			"cmd/outwash TestScript/prune", "cmd/outwash TestScript/snapshot", "cmd/outwash TestScript/verify", "cmd/outwash TestAdoptDeletesNothing",
+			"cmd/outwash TestScript/prune", "cmd/outwash TestScript/replicate", "cmd/outwash TestScript/replicate_exec", "cmd/outwash TestScript/replicate_refused", "cmd/outwash TestScript/replicate_config", "cmd/outwash TestS3/replicate", "cmd/outwash TestReplicateSignals", "cmd/outwash TestReplicateEnd", "replicate/config TestDirectories", "internal/shell TestSplit", "cmd/outwash TestScript/snapshot", "cmd/outwash TestScript/verify", "cmd/outwash TestAdoptDeletesNothing",
 			"cmd/outwash TestScript/status", "cmd/outwash TestStatusVerdicts", "internal/status TestLiveSocketIsKept", "internal/status TestStaleSocket", "internal/status TestHostileReports", "vfs TestStatusSocket", "vfs TestPeek",
 			"cmd/outwash TestDoctorAtAWS", "cmd/outwash TestDoctorUnderPolicies", "cmd/outwash TestDoctorInterrupted", "internal/doctor TestDenied", "internal/doctor TestHealthy", "internal/doctor TestConnections", "internal/rclone TestConforms", "internal/rclone TestDeviations", "internal/versitygw TestUsers", "internal/stocksqlite TestProcess", "internal/stocksqlite TestWorker", "internal/s3proxy TestTLS", "internal/s3proxy TestClock",
 			"internal/objstore TestFileConforms", "internal/objstore TestMemConforms",

@@ -44,7 +44,8 @@ func overview() string {
 	b.WriteString(`Outwash replicates SQLite databases to S3 from inside the program that writes.
 
 A Go program opens its database with ?vfs=replicated&replica=URL, and every
-commit is in the bucket moments later. This command works on what is there.
+commit is in the bucket moments later. For programs in other languages
+"outwash replicate" does it beside them. The other commands work on what is there.
 
 Usage: outwash COMMAND [flags] [arguments]
 
@@ -61,6 +62,9 @@ See it work, in under a minute and without any account:
 
 Check a bucket before you use it, or find out what is wrong:
   outwash doctor s3://BUCKET/PATH
+
+Replicate a database that any program writes:
+  outwash replicate app.db s3://BUCKET/PATH
 
 Look at a replica, then get the database back:
   outwash ls s3://BUCKET/PATH

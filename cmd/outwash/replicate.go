@@ -60,18 +60,8 @@ Examples:
 	codes:      []int{codeOK, codeFailed, codeUsage, codeNothing, codeBehind, codeRefused, codeInterrupted},
 	ownSignals: true,
 	flags: func(fs *flag.FlagSet) runner {
-		f := replicateFlags{drain: -1}
-		f.declare(fs)
-		f.logFormat = choiceValue{"", []string{"text", "json"}}
-		fs.StringVar(&f.exec, "exec", "", "run the program `CMD`, and end with it")
-		fs.BoolVar(&f.once, "once", false, "upload what is committed, and end")
-		fs.BoolVar(&f.restore, "restore-if-db-not-exists", false, "restore databases whose file is missing, if their replica has something")
-		fs.Var(&f.drain, "shutdown-timeout", "how long the end may take for what is not uploaded: `DURATION`\n(default the file's shutdown-sync-timeout, then 30s)")
-		fs.StringVar(&f.addr, "addr", "", "serve metrics, health and status at `HOST:PORT`: /metrics, /healthz,\n/readyz, /status")
-		fs.DurationVar(&f.maxLag, "max-lag", service.DefaultMaxLag, "how far replication may be behind before /healthz fails and\nheartbeats stop: `DURATION`")
-		fs.StringVar(&f.socket, "socket", "", "the `PATH` at which \"outwash status\" asks; auto: one of its own, where status looks;\n"+noSocket+": none (default the file's, then auto)")
-		fs.Var(&f.logLevel, "log-level", "`LEVEL` from which on things are logged: debug, info, warn, error\n(default the file's, then info, or warn for more than ten databases)")
-		fs.Var(&f.logFormat, "log-format", "`HOW` the log is written to stderr: text, json (default the file's, then text)")
+		f := &replicateFlags{}
+		f.flags(fs)
 		return f.run
 	},
 }
@@ -85,6 +75,22 @@ type replicateFlags struct {
 	logFormat     choiceValue
 	addr, socket  string
 	maxLag        time.Duration
+}
+
+// flags declares them.
+func (f *replicateFlags) flags(fs *flag.FlagSet) {
+	f.drain = -1
+	f.declare(fs)
+	f.logFormat = choiceValue{"", []string{"text", "json"}}
+	fs.StringVar(&f.exec, "exec", "", "run the program `CMD`, and end with it")
+	fs.BoolVar(&f.once, "once", false, "upload what is committed, and end")
+	fs.BoolVar(&f.restore, "restore-if-db-not-exists", false, "restore databases whose file is missing, if their replica has something")
+	fs.Var(&f.drain, "shutdown-timeout", "how long the end may take for what is not uploaded: `DURATION`\n(default the file's shutdown-sync-timeout, then 30s)")
+	fs.StringVar(&f.addr, "addr", "", "serve metrics, health and status at `HOST:PORT`: /metrics, /healthz,\n/readyz, /status")
+	fs.DurationVar(&f.maxLag, "max-lag", service.DefaultMaxLag, "how far replication may be behind before /healthz fails and\nheartbeats stop: `DURATION`")
+	fs.StringVar(&f.socket, "socket", "", "the `PATH` at which \"outwash status\" asks; auto: one of its own, where status looks;\n"+noSocket+": none (default the file's, then auto)")
+	fs.Var(&f.logLevel, "log-level", "`LEVEL` from which on things are logged: debug, info, warn, error\n(default the file's, then info, or warn for more than ten databases)")
+	fs.Var(&f.logFormat, "log-format", "`HOW` the log is written to stderr: text, json (default the file's, then text)")
 }
 
 // noSocket is the value of -socket for none.

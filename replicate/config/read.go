@@ -91,7 +91,7 @@ func (r *reader) database(n *node) (*Database, *Directory) {
 	r.keys(n, inDB, nil)
 	d := &Database{file: r.c.Name}
 	var dir *Directory
-	ok := true
+	var ok bool
 	if n.get("dir") != nil {
 		if path := n.get("path"); path != nil {
 			r.problem(path.pos, "path: and dir: exclude each other: write an entry for each")
