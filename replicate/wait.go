@@ -101,7 +101,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		e.stop(fmt.Errorf("replicate: %w", errClosing))
 	}
 	<-e.done
-	e.group.Wait() // the error is Err's
+	_ = e.group.Wait() // the error is Err's
 	b := e.opts.Source.Backlog()
 	if b.Entries == 0 && !e.opts.Source.Lost() {
 		return nil
