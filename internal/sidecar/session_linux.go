@@ -289,7 +289,7 @@ func (s *session) restore(ctx context.Context, store replicate.Store) error {
 			return fmt.Errorf("sidecar: %w", err)
 		}
 	}
-	r, err := replicate.Restore(ctx, replicate.RestoreOptions{Store: s.db.counts.Store(store), Output: s.path, Logger: s.db.o.Logger})
+	r, err := replicate.Restore(ctx, replicate.RestoreOptions{Store: s.db.counts.Store(store), Output: s.path, Logger: s.log})
 	if err == nil {
 		s.log.Info("restored", "txid", r.TXID, "bytes", r.Bytes)
 	}
