@@ -57,7 +57,9 @@ type Worker struct {
 type Report struct {
 	// Commits counts those that returned, Highest is the highest counter among them.
 	Commits, Highest int
-	Checkpoints      []Checkpoint
+	// Longest is the longest time that one took, from BEGIN on.
+	Longest     time.Duration
+	Checkpoints []Checkpoint
 }
 
 // StartWork starts a worker.
@@ -112,6 +114,7 @@ func (w *Worker) read() {
 		case l.Commit > 0:
 			w.report.Commits++
 			w.report.Highest = max(w.report.Highest, l.Commit)
+			w.report.Longest = max(w.report.Longest, time.Duration(l.Took)*time.Microsecond)
 			close(w.notify)
 			w.notify = make(chan struct{})
 		case len(l.Result) == 3:

@@ -147,17 +147,18 @@ func (w *work) tables(c *sqlite3.SQLiteConn) error {
 }
 
 // transactions makes them on a connection of its own.
-func (w *work) transactions(i int, began time.Time) error {
+func (w *work) transactions(i int, start time.Time) error {
 	r := rand.New(rand.NewPCG(w.Seed, uint64(100+i)))
 	c, err := w.open()
 	for n := 0; err == nil && !w.stop.Load(); n++ {
 		if w.Rate > 0 { // by a plan, so that what was late is caught up with
-			time.Sleep(time.Until(began.Add(time.Duration(n*w.Connections+i) * time.Second / time.Duration(w.Rate))))
+			time.Sleep(time.Until(start.Add(time.Duration(n*w.Connections+i) * time.Second / time.Duration(w.Rate))))
 		}
 		if w.Commits > 0 && w.count.Add(1) > int64(w.Commits) {
 			break
 		}
 		var ctr string
+		began := time.Now()
 		switch k := r.IntN(100); {
 		case w.Random && k < 12:
 			err = w.upkeep(r, c)
@@ -172,7 +173,7 @@ func (w *work) transactions(i int, began time.Time) error {
 			err = nil
 		}
 		if ctr != "" && err == nil {
-			w.say(`{"commit":%s}`, ctr)
+			w.say(`{"commit":%s,"took_us":%d}`, ctr, time.Since(began).Microseconds())
 		}
 	}
 	if err == nil {
