@@ -40,7 +40,10 @@ type EngineOptions struct {
 	// (or anything below 0) uploads whenever the last upload is done.
 	MaxLag time.Duration
 	// Keep says how history is condensed and how long it is kept.
-	Keep   Keep
+	Keep Keep
+	// Turns bounds how many engines export or restore at a time: those that have it in
+	// common, and as many as it has room for. nil: no bound.
+	Turns  chan struct{}
 	Logger *slog.Logger // nil: none
 	Clock  Clock        // nil: the system's
 	// Counters count on where an earlier engine of this database ended; nil: from zero.

@@ -144,6 +144,11 @@ func (e *Engine) firstContact(ctx context.Context) error {
 	}
 	h := segment.DataHeader{Kind: segment.KindSnapshot, PageSize: e.exportPageSize}
 	err := e.persist(ctx, "write the first snapshot", StateExporting, func(ctx context.Context) (err error) {
+		end, err := e.turn(ctx)
+		if err != nil {
+			return err
+		}
+		defer end()
 		// Pages that change meanwhile are copied again.
 		root, size, err = e.uploadData(ctx, h, 0, 1<<20+2*e.exportSize, func(dw *segment.DataWriter) error {
 			if adopt, err = e.opts.Source.Export(ctx, e.end.Tail, dw.WriteBlock); err != nil {

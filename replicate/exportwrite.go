@@ -20,6 +20,11 @@ func pointOf(kind segment.Kind, end *lineEnd, at time.Time) lastExport {
 // it fails has no meaning, until retention sweeps it.
 func (h *exporter) write(ctx context.Context, gen uint64, kind segment.Kind, base lastExport) error {
 	e := h.e
+	over, err := e.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer over()
 	if err := e.failpoint("copy-before"); err != nil {
 		return err
 	}

@@ -130,6 +130,8 @@ func (e *Engine) noteLineage() error {
 	}
 	if err != nil {
 		e.localTrouble(err)
+	} else if state := e.state(); state == StateExporting { // until the first contact is over
+		e.setState(state, nil)
 	} else {
 		e.setState(StateReplicating, nil)
 	}

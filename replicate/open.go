@@ -279,7 +279,13 @@ func (e *Engine) begin(ctx context.Context, act action) (again bool, err error) 
 		if e.restored++; e.restored > mostRestores {
 			return false, fmt.Errorf("replicate: %s was restored %d times and still is not at the replica's end: %w", e.opts.Database, mostRestores, ErrDiverged)
 		}
-		if err := e.opts.Restore(ctx, e.end.Tail); err != nil {
+		end, err := e.turn(ctx)
+		if err != nil {
+			return false, err
+		}
+		err = e.opts.Restore(ctx, e.end.Tail)
+		end()
+		if err != nil {
 			return false, fmt.Errorf("replicate: restore %s: %w", e.opts.Database, err)
 		}
 		e.opts.Counters.restores.Add(1)

@@ -160,6 +160,12 @@ func (e *Engine) Status() Status {
 	return s
 }
 
+func (e *Engine) state() State {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.status.State
+}
+
 // setState notes what the engine does and what is wrong, and tells OnState if
 // the state is another one.
 func (e *Engine) setState(state State, err error) {

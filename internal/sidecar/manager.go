@@ -35,6 +35,9 @@ const (
 	// startPatience is how long one may take until the next one's turn comes: it may
 	// be waiting for its store, or for its file.
 	startPatience = 5 * time.Second
+	// exporting is how many engines write large exports, or restore, at a time, each
+	// with dozens of megabytes.
+	exporting = 4
 	// ending is how many are synced or closed at a time.
 	ending = 64
 )
@@ -69,6 +72,7 @@ type Manager struct {
 	life context.Context // of what has; ends with Close
 	done context.CancelFunc
 	turn chan struct{} // who is being started
+	big  chan struct{} // who exports or restores
 	work sync.WaitGroup
 
 	mu     sync.Mutex
@@ -102,7 +106,7 @@ func NewManager(o ManagerOptions) (*Manager, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	m := &Manager{opts: o, log: o.Logger, turn: make(chan struct{}, starting), byKey: map[string]*member{}}
+	m := &Manager{opts: o, log: o.Logger, turn: make(chan struct{}, starting), big: make(chan struct{}, exporting), byKey: map[string]*member{}}
 	if m.opts.open == nil {
 		m.opts.open = func(ctx context.Context, o Options) (database, error) { return Open(ctx, o) }
 		if m.opts.Watcher == nil {
@@ -173,6 +177,7 @@ func (m *Manager) options(o Options, b *member) Options {
 	if o.Watcher == nil {
 		o.Watcher = m.opts.Watcher
 	}
+	o.turns = m.big
 	var once sync.Once
 	told := o.OnState
 	o.OnState = func(s replicate.Status) {

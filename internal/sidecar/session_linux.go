@@ -106,7 +106,7 @@ func (db *DB) runSession(ctx context.Context, w *Watcher, try int) (err error) {
 	}
 	o := replicate.EngineOptions{
 		Store: store, Source: src, Local: s.dir, Database: db.path,
-		MaxLag: db.o.MaxLag, Keep: db.o.Keep, Logger: logger, OnState: s.onState,
+		MaxLag: db.o.MaxLag, Keep: db.o.Keep, Turns: db.o.turns, Logger: logger, OnState: s.onState,
 		Clock: db.o.hooks.clock, Failpoint: db.o.hooks.failpoint, Counters: &db.counts,
 	}
 	if db.o.Restore && !db.guarded.Load() {

@@ -31,6 +31,7 @@ type Options struct {
 	// Watcher tells when files change; nil: one for this database alone.
 	Watcher *Watcher
 
+	turns chan struct{} // of the manager; see replicate.EngineOptions
 	hooks hooks
 }
 
