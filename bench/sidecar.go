@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/s3proxy"
 	"github.com/outwash/outwash/internal/sidecar"
 	"github.com/outwash/outwash/replicate"
@@ -160,7 +161,7 @@ var idleTask = task("idle", func(ctx context.Context, a idleArgs) (r idleResult,
 		Dir: sidecar.Dir{Path: a.Dir, Pattern: "*.db"}, Watch: true,
 		Database: func(f sidecar.Found) (sidecar.Options, error) {
 			return sidecar.Options{Open: func(ctx context.Context) (replicate.Store, error) {
-				return replicate.OpenStore(ctx, f.Replica(a.Replica))
+				return replicate.OpenStore(ctx, objstore.Below(a.Replica, f.Rel))
 			}}, nil
 		},
 	}); err != nil {

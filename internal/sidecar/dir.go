@@ -6,7 +6,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/outwash/outwash/internal/local"
 )
@@ -141,31 +140,4 @@ func differ(before map[string]Found, now []Found) (come, gone []Found) {
 	}
 	slices.SortFunc(gone, func(a, b Found) int { return strings.Compare(a.Rel, b.Rel) })
 	return come, gone
-}
-
-// Replica is the URL of the database's replica: the path of the directory's, and
-// below it the database's name there. Two databases never have the same. What URLs
-// can't have in their path, and @, which could be part of a password there, is
-// written as %XX; so is %.
-func (f Found) Replica(base string) string {
-	base, query, ok := strings.Cut(base, "?")
-	url := strings.TrimRight(base, "/") + "/" + escapePath(f.Rel)
-	if ok {
-		url += "?" + query
-	}
-	return url
-}
-
-func escapePath(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || r < ' ' || r == 0x7f || strings.ContainsRune(`%?#@\`, r) {
-			fmt.Fprintf(&b, "%%%02X", s[i])
-		} else {
-			b.WriteString(s[i : i+n])
-		}
-		i += n
-	}
-	return b.String()
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/replicate"
 )
@@ -108,7 +109,7 @@ func TestIdleMany(t *testing.T) {
 		Dir: Dir{Path: dir, Pattern: "*.db"}, Watch: true,
 		Database: func(f Found) (Options, error) {
 			return Options{hooks: hooks{clock: clock}, Open: func(ctx context.Context) (replicate.Store, error) {
-				s, err := replicate.OpenStore(ctx, f.Replica(replica))
+				s, err := replicate.OpenStore(ctx, objstore.Below(replica, f.Rel))
 				if err != nil {
 					return nil, err
 				}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/stocksqlite"
 	"github.com/outwash/outwash/replicate"
 )
@@ -25,7 +26,7 @@ func TestDirOfPrograms(t *testing.T) {
 		Dir: Dir{Path: dir, Pattern: "*.db", Recursive: true}, Watch: true,
 		Database: func(f Found) (Options, error) {
 			return Options{MaxLag: replicate.AsFast, Open: func(ctx context.Context) (replicate.Store, error) {
-				return replicate.OpenStore(ctx, f.Replica(replica))
+				return replicate.OpenStore(ctx, objstore.Below(replica, f.Rel))
 			}, OnState: func(replicate.Status) {
 				select {
 				case changed <- struct{}{}:
@@ -72,7 +73,7 @@ func TestDirOfPrograms(t *testing.T) {
 	}
 	for i, name := range names {
 		out := filepath.Join(t.TempDir(), "restored.db")
-		_, err := replicate.Restore(t.Context(), replicate.RestoreOptions{URL: Found{Rel: name}.Replica(replica), Output: out})
+		_, err := replicate.Restore(t.Context(), replicate.RestoreOptions{URL: objstore.Below(replica, name), Output: out})
 		must(t, err)
 		r := stocksqlite.Start(t, out)
 		if got, want := r.Text("SELECT count(*) FROM t"), fmt.Sprint(10+i); got != want {

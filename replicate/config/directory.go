@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/outwash/outwash/internal/objstore"
 )
 
 // Directory is an entry of dbs that stands for all databases in a directory. Each has
@@ -54,7 +55,7 @@ func (d *Directory) Database(path string) (*Database, error) {
 	db := *d.all
 	db.Path = filepath.Join(d.Path, rel)
 	db.Settings, db.Sources = maps.Clone(d.all.Settings), slices.Clone(d.all.Sources)
-	db.URL = urlBelow(d.all.URL, filepath.ToSlash(rel))
+	db.URL = objstore.Below(d.all.URL, filepath.ToSlash(rel))
 	places := map[place]*Database{}
 	for _, other := range d.c.Databases {
 		places[other.place()] = other
@@ -98,31 +99,6 @@ func (d *Directory) names(dir, path string) (rel string, ok bool) {
 	}
 	ok, err = filepath.Match(d.Pattern, filepath.Base(rel))
 	return rel, ok && err == nil
-}
-
-// urlBelow adds a path to a URL's. What URLs can't have there, and @, which could be
-// part of a password, is written as %XX; so is %. No two paths become one.
-func urlBelow(base, rel string) string {
-	base, query, params := strings.Cut(base, "?")
-	base = strings.TrimRight(base, "/") + "/" + escapePath(rel)
-	if params {
-		base += "?" + query
-	}
-	return base
-}
-
-func escapePath(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || r < ' ' || r == 0x7f || strings.ContainsRune(`%?#@\`, r) {
-			fmt.Fprintf(&b, "%%%02X", s[i])
-		} else {
-			b.WriteString(s[i : i+n])
-		}
-		i += n
-	}
-	return b.String()
 }
 
 // replica returns the database of the entry whose replica is at this place, which has
