@@ -210,7 +210,7 @@ func (s *session) sync(ctx context.Context) (txid uint64, ended bool, err error)
 // end ends capture and engine, and gives the locks back. why: what ended the session;
 // nil is Close.
 func (s *session) end(ctx context.Context, cancel context.CancelFunc, why error) error {
-	limit := ctx
+	var limit context.Context
 	if why == nil {
 		s.db.mu.Lock()
 		limit = s.db.closeCtx
