@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -78,7 +77,6 @@ type pair struct {
 	app  *stocksqlite.Worker
 	side *sidecarChild
 
-	mu        sync.Mutex
 	acks      []ack
 	committed int // the highest counter that a COMMIT returned for, of workers that ended
 }
@@ -161,12 +159,11 @@ func (p *pair) ended() {
 
 // sidecarChild is a sidecar's process.
 type sidecarChild struct {
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	lines *bufio.Scanner
-	log   *bytes.Buffer
-	gone  chan struct{} // closed when it is
-	next  chan string   // what it says; closed when it ends
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	log  *bytes.Buffer
+	gone chan struct{} // closed when it is
+	next chan string   // what it says; closed when it ends
 }
 
 func (p *pair) startSidecar(f fault) {

@@ -36,7 +36,6 @@ type host struct {
 	db    *sidecar.DB // nil: not running
 	// each is called for each entry of the log, when the test has finished.
 	each func(e *segment.Entry, m *mirror.Mirror) error
-	log  slog.Handler
 }
 
 // newHost makes a machine; its sidecar runs once start is called. A nil store is a

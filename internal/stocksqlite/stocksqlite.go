@@ -46,7 +46,7 @@ func Build() (string, error) {
 			return "", err
 		}
 		files[filepath.Base(name)] = string(text)
-		fmt.Fprintf(sum, "%s %d\n%s", filepath.Base(name), len(text), text)
+		sum.Write(fmt.Appendf(nil, "%s %d\n%s", filepath.Base(name), len(text), text))
 	}
 	p := testserver.Program{
 		Name: "stock", Version: hex.EncodeToString(sum.Sum(nil)[:8]), Files: files,
