@@ -143,6 +143,8 @@ func (p *replicateProcess) replicating() {
 				return
 			}
 		case <-limit:
+			_ = p.cmd.Process.Signal(syscall.SIGQUIT) // where is it?
+			_ = p.wait()
 			p.t.Fatalf("it doesn't replicate:\n%s", p.log.String())
 		}
 	}
