@@ -84,7 +84,7 @@ var steps = []step{
 		name: "driver35", about: "what depends on the driver, with v0.35 (SQLite translated to Go)",
 		// What the tests left out are about is the way to a server, a clock's month, a lock's
 		// timeout, or another program's SQLite: these know no driver.
-		args: append(slices.Clone(native), "-timeout=9m", "-skip=^(TestCycle|TestRefusals|TestLargeUpload|TestMonth|TestCopyExclusive|TestKillSidecar)$"), onlyDriver: true,
+		args: append(slices.Clone(native), "-timeout=9m", "-skip=^(TestCycle|TestRefusals|TestLargeUpload|TestMonth|TestCopyExclusive|TestKillSidecar|TestReplicateKilled|TestPeers1200Commits|TestProgram|TestPython)$"), onlyDriver: true,
 		must: []string{"cmd/outwash TestScript", "cmd/outwash TestS3", "internal/killtest TestKill", "vfs TestRandom", "vfs TestGatesHaveTeeth"},
 	},
 	{
