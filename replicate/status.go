@@ -190,18 +190,35 @@ func (e *Engine) setState(state State, err error) {
 	}
 	switch {
 	case err == nil:
-		e.log.Info("replication "+string(state), "session", e.session.String())
+		e.log.Info(stateText(state), "session", e.session.String())
 	case state == StateFenced:
 		by := e.Status().FencedBy
 		e.log.Error("replication fenced", "error", err, "by_session", by.Session, "by", ownerText(by.Owner))
 	case state == StateFailed:
-		e.log.Error("replication "+string(state), "error", err)
+		e.log.Error("replication failed", "error", err)
 	default:
-		e.log.Warn("replication "+string(state)+", trying on", "error", err)
+		e.log.Warn(stateText(state)+", trying on", "error", err)
 	}
 	if changed && e.opts.OnState != nil {
 		e.opts.OnState(e.Status())
 	}
+}
+
+// stateText is what the log says of a state.
+func stateText(s State) string {
+	switch s {
+	case StateOpening:
+		return "not replicating yet"
+	case StateUnreachable:
+		return "the store doesn't answer"
+	case StateDenied:
+		return "the store denies access"
+	case StateExporting:
+		return "writing the first snapshot"
+	case StateClosed:
+		return "replication closed"
+	}
+	return string(s)
 }
 
 // waiting is the state of an engine whose last request failed, and will be repeated.

@@ -150,7 +150,7 @@ func (s *session) onState(st replicate.Status) {
 		s.db.note()
 		s.db.mu.Unlock()
 		if was != nil {
-			s.log.Info("replication goes on", "after", was)
+			s.log.Info("replicating again", "session", st.Session)
 		}
 	}
 	if s.db.o.OnState != nil && (st.State != replicate.StateFailed || !s.again) {

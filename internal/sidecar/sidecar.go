@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -142,6 +143,9 @@ func (db *DB) Status() replicate.Status {
 			st = now
 		}
 	}
+	if st.State == replicate.StateClosed && !db.isClosing() { // one session has ended, and another follows
+		st.State = replicate.StateOpening
+	}
 	if err != nil && st.State != replicate.StateReplicating && st.State != replicate.StateExporting && st.State != replicate.StateFenced {
 		st.State, st.StateSince = replicate.StateFailed, failing
 		if st.Error == "" {
@@ -260,8 +264,8 @@ func (db *DB) run(ctx context.Context, w *Watcher) {
 // the first of a row it is silent.
 func (db *DB) failed(err error, try int) {
 	db.mu.Lock()
-	told := try == 0 && db.last.Error == err.Error() && (db.last.State == replicate.StateFailed || db.last.State == replicate.StateFenced)
-	again := db.err != nil && db.err.Error() == err.Error()
+	told := try == 0 && complaint(db.last.Error) == complaint(err.Error()) && (db.last.State == replicate.StateFailed || db.last.State == replicate.StateFenced)
+	again := db.err != nil && sameComplaint(db.err, err)
 	db.err = err
 	if !again {
 		db.failing = time.Now()
@@ -279,6 +283,15 @@ func (db *DB) failed(err error, try int) {
 		db.o.OnState(db.Status())
 	}
 }
+
+// sameComplaint reports whether two errors say the same.
+func sameComplaint(a, b error) bool { return complaint(a.Error()) == complaint(b.Error()) }
+
+// complaint is an error's text without the numbers that servers give to requests,
+// which are others each time.
+func complaint(text string) string { return requestID.ReplaceAllLiteralString(text, "") }
+
+var requestID = regexp.MustCompile(` \(request [^()]*\)`)
 
 func (db *DB) isClosing() bool {
 	select {

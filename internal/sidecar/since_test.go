@@ -3,9 +3,13 @@
 package sidecar
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"log/slog"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +34,51 @@ func TestStatusSince(t *testing.T) {
 	s := db.Status()
 	if s.State != replicate.StateFailed || s.StateSince.Before(before) || s.StateSince.After(time.Now()) {
 		t.Errorf("%s since %s", s.State, s.StateSince)
+	}
+}
+
+// A server's answer has another number each time: that is no news.
+func TestSameRefusalToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	tries := make(chan struct{}, 100)
+	n := 0
+	db, err := Open(t.Context(), Options{
+		Path: filepath.Join(t.TempDir(), "app.db"),
+		Open: func(context.Context) (replicate.Store, error) {
+			n++
+			tries <- struct{}{}
+			return nil, fmt.Errorf("%w: 400 Bad Request (request %d)", replicate.ErrConfig, n)
+		},
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		hooks:  hooks{backoff: time.Microsecond},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-tries
+	<-db.Ready()
+	since := db.Status().StateSince
+	for range 4 {
+		<-tries
+	}
+	if s := db.Status(); s.StateSince != since {
+		t.Errorf("failing since %s, and now since %s", since, s.StateSince)
+	}
+	db.Close(t.Context())
+	if n := strings.Count(log.String(), "replication stopped"); n != 1 {
+		t.Errorf("told %d times: %s", n, log.String())
+	}
+}
+
+// Between two sessions a database is not closed: monitoring would call that the end.
+func TestStatusBetweenSessions(t *testing.T) {
+	db := &DB{closing: make(chan struct{}), last: replicate.Status{State: replicate.StateClosed}}
+	if s := db.Status(); s.State != replicate.StateOpening {
+		t.Error(s.State)
+	}
+	close(db.closing)
+	if s := db.Status(); s.State != replicate.StateClosed {
+		t.Error(s.State)
 	}
 }
 
