@@ -165,6 +165,7 @@ type DB struct {
 
 	gates   atomic.Int32 // the application waits for mu at so many of them
 	trouble atomic.Pointer[trouble]
+	unseen  atomic.Int64 // raw time (µs) since when commits may have no entry, until a pass has found them; 0: all have
 
 	wal, shm, file File
 	spool          *local.Spool
@@ -343,13 +344,14 @@ func (d *DB) Trouble() (err error, lasting bool) {
 type trouble struct {
 	err     error
 	lasting bool
+	since   int64 // raw time, µs; 0: lasting
 }
 
 // fail ends capture: what the database has become can't be captured.
 func (d *DB) fail(err error) error {
 	d.failed = err
 	d.loseCopy(err)
-	d.trouble.Store(&trouble{err, true})
+	d.trouble.Store(&trouble{err: err, lasting: true})
 	d.cond.Broadcast()
 	return err
 }
@@ -358,8 +360,10 @@ func (d *DB) fail(err error) error {
 func (d *DB) note(err error) {
 	switch p := d.trouble.Load(); {
 	case p != nil && p.lasting:
+	case err != nil && p != nil:
+		d.trouble.Store(&trouble{err: err, since: p.since})
 	case err != nil:
-		d.trouble.Store(&trouble{err: err})
+		d.trouble.Store(&trouble{err: err, since: d.now()})
 	case p != nil:
 		d.trouble.Store(nil)
 	}
@@ -372,8 +376,21 @@ func (d *DB) Ready() <-chan struct{} { return d.queue.ready }
 // at least if any waits.
 func (d *DB) Take(limit int64) []*segment.Entry { return d.queue.take(limit) }
 
-// Backlog counts what is captured and not acknowledged.
-func (d *DB) Backlog() local.Backlog { return d.queue.backlog() }
+// Backlog counts what is captured and not acknowledged. Oldest is that of commits that
+// couldn't be captured, too, or were given up.
+func (d *DB) Backlog() local.Backlog {
+	b := d.queue.backlog()
+	times := []int64{b.Oldest, d.unseen.Load()}
+	if p := d.trouble.Load(); p != nil {
+		times = append(times, p.since)
+	}
+	for _, t := range times {
+		if t != 0 && (b.Oldest == 0 || t < b.Oldest) {
+			b.Oldest = t
+		}
+	}
+	return b
+}
 
 func (d *DB) needsRepair() bool {
 	d.mu.Lock()

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/outwash/outwash/internal/local"
@@ -17,6 +18,7 @@ func (d *DB) loseTrack(why string) {
 	case live:
 		d.log.Warn("the database changed in a way that was not captured; comparing it with its replica", "database", d.opts.Path, "why", why)
 		d.stats.repairs.Add(1)
+		d.unseen.CompareAndSwap(0, d.now())
 		d.setPhase(repairing)
 	case tracking:
 		d.dirty = nil // the export notices and starts over
@@ -59,7 +61,7 @@ func (d *DB) giveUp(why error) error {
 		return err // they stay where they are
 	}
 	d.log.Warn("too much waits for the store: transactions from here on will be one", "database", d.opts.Path, "why", why)
-	d.queue.drop()
+	d.unseen.CompareAndSwap(0, cmp.Or(d.queue.drop(), d.now()))
 	d.setPhase(behind)
 	d.forgetStored()
 	return nil

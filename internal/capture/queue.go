@@ -155,8 +155,11 @@ func (q *queue) giveBack() {
 }
 
 // drop forgets the entries that nobody has taken.
-func (q *queue) drop() {
+func (q *queue) drop() (oldest int64) {
 	q.mu.Lock()
+	if q.taken < len(q.items) {
+		oldest = q.items[q.taken].entry.FirstRaw
+	}
 	for _, it := range q.items[q.taken:] {
 		q.sum.Entries--
 		q.sum.Bytes -= it.size
@@ -170,6 +173,7 @@ func (q *queue) drop() {
 	q.spooled = min(q.spooled, q.taken)
 	q.mu.Unlock()
 	q.wake()
+	return oldest
 }
 
 func (q *queue) wake() {

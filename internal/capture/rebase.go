@@ -82,7 +82,9 @@ func (d *DB) base(tail local.Tail) {
 
 func (d *DB) setPhase(p phase) {
 	d.phase = p
-	if p != live {
+	if p == live {
+		d.unseen.Store(0)
+	} else {
 		d.loseCopy(local.ErrCopyLost)
 	}
 	d.cond.Broadcast()

@@ -83,6 +83,7 @@ type Backlog struct {
 	Bytes   int64 // stored bytes of their blocks
 	Spooled int   // of the entries: how many are in the spool
 	TXIDs   uint64
-	// Oldest is the raw time of the oldest one, µs; 0 if there is none.
+	// Oldest is the raw time of the oldest one, µs, or since when commits may have
+	// gone by that aren't captured; 0 if there is none.
 	Oldest int64
 }

@@ -87,8 +87,13 @@ func (s *session) step() (more bool, err error) {
 		}
 		return false, nil
 	}
-	if err, lasting := s.capture.Trouble(); lasting {
-		return false, err
+	trouble, lasting := s.capture.Trouble()
+	if lasting {
+		return false, trouble
+	}
+	if trouble != nil { // nothing else may ever say that there is something to capture
+		s.capture.Signal()
+		defer func() { more = true }()
 	}
 	if s.watch.names.Swap(false) && !g.same() {
 		return false, s.lost()
