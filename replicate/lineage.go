@@ -54,6 +54,13 @@ func (e *Engine) position(txid, checksum uint64, session ID) local.Position {
 	return p
 }
 
+// notedPosition is the line's end, with what tells what of the database it has.
+func (e *Engine) notedPosition() local.Position {
+	p := e.position(e.end.TXID, e.end.Checksum, e.end.Session)
+	p.Commit, p.PageSize, p.WAL = e.end.Commit, e.end.PageSize, e.end.WAL
+	return p
+}
+
 // file is the identity of the database's file. It is not asked for again: if
 // another file takes the name, what was captured is not that one's.
 func (e *Engine) file() string {
@@ -73,6 +80,7 @@ func (e *Engine) saveSession(ctx context.Context) error {
 	if !l.Known(e.session) {
 		l.Sessions = append(slices.Clone(l.Sessions), e.session)
 	}
+	l.Replica = e.opts.Store.String()
 	if e.newFile() {
 		l.File = e.file()
 	}
@@ -97,7 +105,7 @@ func (e *Engine) saveRestored() error {
 	if l.Database != e.end.Database {
 		l = local.Lineage{Database: e.end.Database}
 	}
-	l.File = e.opts.identity(e.opts.Database)
+	l.File, l.Replica = e.opts.identity(e.opts.Database), e.opts.Store.String()
 	if err := e.opts.Local.SaveLineage(l); err != nil {
 		return fmt.Errorf("replicate: %w", err)
 	}
@@ -116,7 +124,7 @@ func (e *Engine) noteLineage() error {
 	if err := e.failpoint("lineage-before"); err != nil {
 		return err
 	}
-	p := e.position(e.end.TXID, e.end.Checksum, e.end.Session)
+	p := e.notedPosition()
 	err := e.opts.Local.NotePosition(p)
 	if err == nil {
 		e.lineage.Noted = p
@@ -148,7 +156,7 @@ func (e *Engine) noteFound() {
 	if !e.lineage.Known(e.end.Session) || e.newFile() || e.lineage.Reached(e.end.Tail, e.file(), e.proof.boot) {
 		return
 	}
-	p := e.position(e.end.TXID, e.end.Checksum, e.end.Session)
+	p := e.notedPosition()
 	if err := e.opts.Local.NotePosition(p); err != nil {
 		e.localTrouble(err)
 		return

@@ -36,6 +36,7 @@ var (
 	errNotEmpty    = errors.New("not empty")
 	errCheck       = errors.New("integrity check failed")
 	errNoDatabase  = errors.New("there is no such database")
+	errNoProcess   = errors.New("no process that this user can ask replicates a database")
 	errUnconfirmed = errors.New("not confirmed")
 	errDiffers     = errors.New("the database is another one than its replica") // verify's
 	errUnfit       = errors.New("not usable")                                   // doctor's verdict
@@ -58,7 +59,7 @@ var exitCodes = []struct {
 	{codeVersion, "a newer outwash wrote this: upgrade", []error{replicate.ErrVersion}},
 	{codeCorrupt, "the replica is damaged, or has foreign objects where its own should be", []error{replicate.ErrCorrupt, segment.ErrChain, replicate.ErrForeign, errCheck}},
 	{codeAccess, "no access: credentials, bucket, endpoint or network", []error{replicate.ErrDenied, replicate.ErrNoBucket, replicate.ErrUnreachable, replicate.ErrUnsupported, context.DeadlineExceeded, errUnfit}},
-	{codeNothing, "nothing there: no replica, no database, no process that tells of it, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist, errNoDatabase, status.ErrNobody}},
+	{codeNothing, "nothing there: no replica, no database, no process that tells of it, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist, errNoDatabase, errNoProcess, status.ErrNobody}},
 	{codeUnconfirmed, "not confirmed: nothing was changed", []error{errUnconfirmed}},
 	{codeBusy, "the database is in use: another process replicates it", []error{local.ErrBusy}},
 	{codeDiffers, "the replica is whole, and the database that it was compared with is another state", []error{errDiffers}},

@@ -139,8 +139,7 @@ func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {
 		return unanswered[0]
 	}
 	if len(r.Databases) == 0 {
-		return fmt.Errorf("%w: no process with a status socket is running, as this user can see it: "+
-			"name a database or a configuration file (looked in %s)", errNoDatabase, f.where())
+		return fmt.Errorf("%w (looked in %s); to ask about a database without its process, name it, or a configuration file", errNoProcess, f.where())
 	}
 	for _, e := range r.Databases {
 		e.judge(r.Time, f.maxLag)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,10 @@ type statusLocal struct {
 	LagSeconds float64 `json:"lag_seconds"`
 }
 
-const notFromHere = "it was restored, or never replicated from here: the next start compares it with its replica"
+const (
+	notFromHere = "it was restored, or never replicated from here: the next start compares it with its replica"
+	otherFile   = "the file is another one than was replicated: restored, perhaps; the next start compares it with the replica"
+)
 
 // statusTime bounds the requests about one replica.
 const statusTime = 30 * time.Second
@@ -90,12 +94,12 @@ func (f *statusFlags) lookBeside(e *statusEntry) error {
 	if err != nil {
 		return err
 	}
-	known := view.Lineage.Acknowledged()
+	e.Replica = cmp.Or(e.Replica, view.Lineage.Replica)
 	if l.InUse = view.InUse; l.InUse {
 		e.State = stateSilent
 	}
 	if !view.Lineage.Database.IsZero() {
-		l.ID, l.TXID = view.Lineage.Database.String(), known.TXID
+		l.ID, l.TXID = view.Lineage.Database.String(), view.Lineage.Acknowledged().TXID
 	}
 	if !l.Exists && len(view.Records) == 0 && !l.InUse {
 		e.State = stateMissing
@@ -104,20 +108,21 @@ func (f *statusFlags) lookBeside(e *statusEntry) error {
 		}
 		return statusError(errNoDatabase, "%s does not exist", e.Database)
 	}
-	if !view.Exists {
-		l.Why = notFromHere
-	}
-	tail, ok := capture.Remembered(e.Database, view)
-	switch {
+	tail, ok := capture.Remembered(&view.Lineage)
+	switch file := local.Identity(e.Database); {
 	case e.Bucket != nil:
-		if l.Why, err = sameLine(&view.Lineage, e.Bucket, local.Identity(e.Database)); l.Why != "" || err != nil {
+		if l.Why, err = sameLine(&view.Lineage, e.Bucket, file); err != nil {
 			return err
 		}
-		tail, ok = e.Bucket.Tail, true
-	case !ok && view.Exists:
+		tail = e.Bucket.Tail
+	case l.ID == "":
+		l.Why = notFromHere
+	case otherThanReplicated(&view.Lineage, file):
+		l.Why = otherFile
+	case !ok:
 		l.Why = "without its replica it can't be told what of the database is stored"
 	}
-	if !ok || !view.Exists {
+	if l.Why != "" {
 		return nil
 	}
 	p, err := capture.Peek(e.Database, view, tail)
@@ -150,6 +155,12 @@ func (l *statusLocal) tell(p capture.Peeked, now time.Time) {
 	}
 }
 
+// otherThanReplicated reports whether the database's file is certainly not the one
+// that was replicated, or was made from the replica.
+func otherThanReplicated(l *local.Lineage, file string) bool {
+	return l.OtherFile(file) || l.Made(file)
+}
+
 // sameLine compares this machine's line with the replica's: what a start would refuse
 // is an error, what it would have to compare first is unknown. file is the identity of
 // the database's.
@@ -164,8 +175,8 @@ func sameLine(l *local.Lineage, end *replicate.End, file string) (unknown string
 	case end.TXID < known.TXID:
 		return "", statusError(errRefused, "the replica ends at TXID %d, and this machine had stored up to %d: objects were deleted there, "+
 			"see \"outwash verify\"", end.TXID, known.TXID)
-	case l.OtherFile(file) || l.Made(file):
-		return "the file is another one than was replicated: restored, perhaps; the next start compares it with the replica", nil
+	case otherThanReplicated(l, file):
+		return otherFile, nil
 	case end.TXID > 0 && !l.Known(end.Tail.Session):
 		return "", statusError(errRefused, "another writer has gone on with the replica, up to TXID %d: %s; "+
 			"\"outwash restore -force\" takes its state, \"outwash adopt\" this database's", end.TXID, owner(end.Owner))

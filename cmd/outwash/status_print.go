@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outwash/outwash/internal/shell"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -84,6 +85,8 @@ func (e *statusEntry) details() []string {
 			"snapshot", export(b.Snapshot), "page segment", export(b.PageSegment))
 	} else if b != nil {
 		pairs = append(pairs, "stored", "nothing yet")
+	} else if l := e.Local; l != nil && l.TXID > 0 && e.Replica != "" {
+		pairs = append(pairs, "stored", fmt.Sprintf("up to TXID %d, as far as this machine knows: \"outwash status %s\" asks the replica", l.TXID, shell.Quote(e.Replica)))
 	}
 	return pairs
 }

@@ -135,36 +135,12 @@ func peekLast(path string, h wal.Header) uint32 {
 	return x.MaxFrame
 }
 
-// Remembered is the replica's end as this machine saw it last, as far as spool and
-// clean-close record tell it; false if they don't.
-func Remembered(path string, view local.View) (tail local.Tail, ok bool) {
-	p := view.Lineage.Acknowledged()
-	tail = local.Tail{TXID: p.TXID, Checksum: p.Checksum, Session: p.Session, Database: view.Lineage.Database}
-	if p.TXID == 0 {
-		return tail, false
-	}
-	for _, r := range view.Records {
-		e := r.Entry
-		switch {
-		case e == nil:
-		case e.Pre == p.Checksum && e.PreCommit > 0:
-			tail.WAL, tail.Commit, tail.PageSize = r.Before, e.PreCommit, e.PageSize
-			return tail, true
-		case e.Post == p.Checksum:
-			tail.WAL, tail.Commit, tail.PageSize, ok = e.WAL, e.Commit, e.PageSize, true
-		}
-	}
-	if ok {
-		return tail, true
-	}
-	b, err := local.ReadOnly(path).ReadFile("clean")
-	if err != nil {
-		return tail, false
-	}
-	c := parseClean(b)
-	if c == nil || c.table.sum != p.Checksum || c.fingerprint != fingerprint(path) {
-		return tail, false
-	}
-	tail.WAL, tail.Commit, tail.PageSize = c.pos, c.table.size(), c.table.pageSize
-	return tail, true
+// Remembered is the replica's end as this machine saw it last; false if that says too
+// little.
+func Remembered(l *local.Lineage) (tail local.Tail, ok bool) {
+	p := l.Acknowledged()
+	return local.Tail{
+		TXID: p.TXID, Checksum: p.Checksum, Session: p.Session, Database: l.Database,
+		Commit: p.Commit, PageSize: p.PageSize, WAL: p.WAL,
+	}, p.PageSize != 0
 }

@@ -24,6 +24,9 @@ type Lineage struct {
 	// Sessions are the sessions that this database's engines opened, oldest
 	// first; a session is listed before its first object is created.
 	Sessions []segment.ID `json:"sessions"`
+	// Replica is where it was when the last of them was opened: the store's URL, without
+	// secrets. It is for people; "": not known.
+	Replica string `json:"replica,omitempty"`
 	// File is the identity of the file that they replicate (see Identity); "":
 	// not known.
 	File string `json:"file,omitempty"`
@@ -50,6 +53,12 @@ type Position struct {
 	Session  segment.ID `json:"session"`        // which numbered it so
 	File     string     `json:"file,omitempty"` // identity of the file; "": it says nothing of any
 	Boot     string     `json:"boot,omitempty"` // the machine's run in which it was recorded
+
+	// Of the noted position alone, for who looks without the replica: the database's
+	// size there, and where in its log that is.
+	Commit   uint64              `json:"commit,omitempty"`
+	PageSize uint32              `json:"page_size,omitempty"`
+	WAL      segment.WALPosition `json:"wal,omitzero"`
 }
 
 // Known reports whether id is one of the lineage's sessions.
@@ -61,7 +70,7 @@ func (l *Lineage) index(id segment.ID) int { return slices.Index(l.Sessions, id)
 func (l *Lineage) Acknowledged() Position {
 	p := Position{TXID: l.TXID, Checksum: l.Checksum, Session: l.Session}
 	at, noted := l.index(p.Session), l.index(l.Noted.Session)
-	if noted > at || noted == at && l.Noted.TXID > p.TXID {
+	if noted > at || noted == at && l.Noted.TXID >= p.TXID {
 		return l.Noted
 	}
 	return p
