@@ -234,6 +234,7 @@ func (a *adoption) adopt(ctx context.Context, path string, dir *local.Dir) (err 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	quiet := slog.New(slog.DiscardHandler)
+	capture.Companions(path)
 	db, err := capture.Open(capture.Options{Path: path, Dir: dir, Logger: quiet})
 	if err != nil {
 		return err

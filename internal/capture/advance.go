@@ -148,7 +148,7 @@ func (d *DB) checkFile() {
 	}
 	switch now := fingerprint(d.opts.Path); {
 	case now == d.emptied || now == "": // a file that was removed: see Replaced
-	case d.free && d.emptied == "":
+	case d.free && d.emptied == "" && d.held():
 		d.emptied = now // nobody could write the file since the log was let go
 	case d.table.size() == 0 && !d.hasContent():
 	case d.emptied == "" && d.mark.salt != [2]uint32{}:

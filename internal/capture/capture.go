@@ -83,6 +83,10 @@ type Options struct {
 	// that it may be, and signals when something may have been committed: see
 	// LetGo and Hold.
 	Guarded bool
+	// Held reports whether these locks are on the files that the database has now:
+	// they are worth nothing when -wal and -shm were deleted by hand, and made anew.
+	// nil: they are.
+	Held func() bool
 	// Yield is called between two passes that read the database, without a pin: who
 	// waits for readers to go may be let through. nil: no need.
 	Yield func(context.Context)

@@ -39,6 +39,9 @@ func (d *DB) writeClean() error {
 	if _, err := os.Stat(d.opts.Path + "-wal"); !errors.Is(err, fs.ErrNotExist) && !d.free || d.emptied == "" || d.leftover.sectors.Len() > 0 {
 		return nil
 	}
+	if idx, err := d.index(); d.free && (err != nil || idx.Backfilled < idx.MaxFrame) {
+		return nil // more was committed since the log was let go
+	}
 	fi, err := os.Stat(d.opts.Path)
 	if err != nil {
 		return nil

@@ -136,7 +136,10 @@ func (d *DB) Overwritten() (bool, error) {
 
 // follows reports whether a generation of the log with these salts is one that
 // was let through.
-func (d *DB) follows(salt [2]uint32) bool { return d.free || salt == d.next }
+func (d *DB) follows(salt [2]uint32) bool { return (d.free || salt == d.next) && d.held() }
+
+// held reports whether nothing of the log could go by unseen.
+func (d *DB) held() bool { return d.opts.Held == nil || d.opts.Held() }
 
 // joinGuarded notes where a new generation of the log begins, so that the next
 // start needn't read the database. (Where there are gates they do it.)

@@ -27,6 +27,9 @@ type pin struct {
 
 // openPin opens the connection that pins; it never checkpoints.
 func (d *DB) openPin() (*pin, error) {
+	if d.opts.Guarded {
+		Companions(d.opts.Path)
+	}
 	// Extensions that a program registers read the database while it is opened, so
 	// the timeout can't wait until then.
 	q := url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(10000)"}}

@@ -32,9 +32,10 @@ func (s *session) follow(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	decided, last := s.engine.Decided(), time.Now()
+	var drained <-chan struct{}
 	for {
-		if s.db.isClosing() {
-			return nil
+		if drained == nil && s.db.isClosing() {
+			drained = s.drain() // which may wait for the store: nobody is held up meanwhile
 		}
 		more, err := s.step()
 		if err != nil {
@@ -59,6 +60,8 @@ func (s *session) follow(ctx context.Context) error {
 		case <-s.watch.wake:
 			last = time.Now()
 		case <-again:
+		case <-drained:
+			return nil
 		case <-decided:
 			decided = nil
 			last = time.Now()
@@ -99,9 +102,11 @@ func (s *session) step() (more bool, err error) {
 		return false, s.lost()
 	}
 	idx, err := g.index()
-	if err != nil {
-		return true, nil // being recovered
+	if err != nil { // being recovered, or nobody is there to do it
+		s.recover()
+		return true, nil
 	}
+	s.torn = time.Time{}
 	if idx != s.seen {
 		if was := s.seen; was.MaxFrame > 0 && was.Backfilled < was.MaxFrame && (idx.Salt != was.Salt || idx.Backfilled > was.Backfilled) {
 			s.theirs = time.Now() // or it would have stayed
@@ -133,6 +138,21 @@ func (s *session) step() (more bool, err error) {
 		return false, err
 	}
 	return g.marked || !s.stuck.IsZero() || g.writing() || g.checkpointing() || s.capture.Repairing(), nil
+}
+
+// recover has SQLite make the WAL-index anew, which it does when it is opened, if whoever
+// was writing it is gone, killed, and nobody has come to use the database.
+func (s *session) recover() {
+	now := time.Now()
+	switch {
+	case s.guard.writing(), s.torn.IsZero():
+		s.torn = now
+	case now.Sub(s.torn) >= stuckFor && now.After(s.noCheckp):
+		s.noCheckp = now.Add(10 * time.Second)
+		if err := read(s.path); err != nil {
+			s.warn(err)
+		}
+	}
 }
 
 // yieldFor is how long passes over the database stand back for a checkpoint.

@@ -68,6 +68,97 @@ func TestRecovered(t *testing.T) {
 	}
 }
 
+// TestTornIndex: a program is killed between the two copies of the WAL-index's header,
+// and nobody opens the database again: what was committed is replicated all the same.
+func TestTornIndex(t *testing.T) {
+	w := newWorld(t, Options{})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal")
+	p.Must(table)
+	w.ready()
+	before, s := w.sync(), w.session()
+	s.mu.Lock() // nothing is looked at meanwhile
+	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
+	p.Kill()
+	shm, err := os.OpenFile(w.path+"-shm", os.O_RDWR, 0)
+	must(t, err)
+	defer shm.Close()
+	_, err = shm.WriteAt(make([]byte, 40), 48)
+	must(t, err)
+	s.mu.Unlock()
+	w.eventually("replicated", func() bool { return w.db.Status().TXID > before })
+	w.same()
+	if n := w.repairs(); n != 0 {
+		t.Errorf("%d repairs", n)
+	}
+}
+
+// TestDeletedUnseen: log and WAL-index are deleted by hand, and before the sidecar
+// learns it there are a log and another one: it must not take that for the one that
+// follows what it has.
+func TestDeletedUnseen(t *testing.T) {
+	w := newWorld(t, Options{hooks: hooks{backoff: 20 * time.Millisecond}})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal")
+	p.Must(table)
+	w.ready()
+	if ck, err := p.Checkpoint("TRUNCATE"); err != nil || ck.Busy != 0 {
+		t.Fatal(ck, err)
+	}
+	must(t, p.Close())
+	w.eventually("slot 0", func() bool { slot, zero := w.guardState(); return zero && slot == 0 })
+	s := w.session()
+	s.mu.Lock() // nothing is looked at meanwhile
+	must(t, os.Remove(w.path+"-shm"))
+	must(t, os.Remove(w.path+"-wal"))
+	p = w.stock()
+	p.Must("INSERT INTO t(a) VALUES(randomblob(50000))")
+	if ck, err := p.Checkpoint("TRUNCATE"); err != nil || ck.Busy != 0 {
+		t.Fatal(ck, err)
+	}
+	p.Must("INSERT INTO t(a) VALUES(1)")
+	s.mu.Unlock()
+	w.eventually("begun anew", func() bool { return w.logged("beginning anew") > 0 })
+	w.same()
+}
+
+// TestCloseHoldsNobodyUp: while Close waits for the store, the application truncates
+// its log as ever.
+func TestCloseHoldsNobodyUp(t *testing.T) {
+	w := newWorld(t, Options{})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal; PRAGMA busy_timeout=10000")
+	p.Must(table)
+	w.ready()
+	release, asked := make(chan struct{}), make(chan struct{}, 1000)
+	w.store.SetHooks(faultstore.Hooks{Before: func(ctx context.Context, _ faultstore.Call) error {
+		asked <- struct{}{}
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return nil
+	}})
+	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
+	<-asked
+	closed := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		closed <- w.db.Close(ctx)
+	}()
+	w.eventually("closing", w.db.isClosing)
+	for range 3 {
+		p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
+		if ck, err := p.Checkpoint("TRUNCATE"); err != nil || ck.Busy != 0 {
+			t.Error(ck, err)
+		}
+	}
+	close(release)
+	must(t, <-closed)
+	must(t, w.failed())
+}
+
 // TestReadersOnAllSlots: readers that stay keep the log from being restarted, and all
 // slots taken; every commit is captured, and when they are gone TRUNCATE returns 0.
 func TestReadersOnAllSlots(t *testing.T) {

@@ -49,8 +49,9 @@ type session struct {
 	urgent   bool      // somebody waits for the log to be let go
 	theirs   time.Time // when somebody else checkpointed
 	stuck    time.Time // since when too much isn't backfilled
+	torn     time.Time // since when the WAL-index can't be read, and nobody writes it
 	noForce  time.Time // until then the log is not forced to restart
-	noCheckp time.Time // nor checkpointed
+	noCheckp time.Time // nor checkpointed, nor recovered
 }
 
 // runSession runs one session.
@@ -93,7 +94,7 @@ func (db *DB) runSession(ctx context.Context, w *Watcher, try int) (err error) {
 	if s.again = try > 0; s.again { // what is tried again is told once
 		logger = slog.New(slog.DiscardHandler)
 	}
-	co := capture.Options{Path: db.path, Dir: s.dir, Logger: db.o.Logger, Guarded: true, Yield: s.yield, Failpoint: db.o.hooks.failpoint}
+	co := capture.Options{Path: db.path, Dir: s.dir, Logger: db.o.Logger, Guarded: true, Held: s.held, Yield: s.yield, Failpoint: db.o.hooks.failpoint}
 	if h := db.o.hooks.capture; h != nil {
 		h(&co)
 	}
@@ -212,14 +213,7 @@ func (s *session) sync(ctx context.Context) (txid uint64, ended bool, err error)
 func (s *session) end(ctx context.Context, cancel context.CancelFunc, why error) error {
 	var limit context.Context
 	if why == nil {
-		s.db.mu.Lock()
-		limit = s.db.closeCtx
-		s.db.mu.Unlock()
-		if s.decided() { // else it is not even known where to
-			if _, _, err := s.sync(limit); err != nil {
-				s.log.Debug("not all is in the replica", "error", err)
-			}
-		}
+		limit = s.db.closeLimit()
 	} else {
 		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
@@ -257,6 +251,30 @@ func (s *session) end(ctx context.Context, cancel context.CancelFunc, why error)
 		return fmt.Errorf("sidecar: %s: %w", s.path, err)
 	}
 	return nil
+}
+
+// drain uploads what is committed, until Close's time is up. What it returns is closed
+// then.
+func (s *session) drain() <-chan struct{} {
+	done := make(chan struct{})
+	s.running.Go(func() {
+		defer close(done)
+		if !s.decided() {
+			return // it is not even known where to
+		}
+		if _, _, err := s.sync(s.db.closeLimit()); err != nil {
+			s.log.Debug("not all is in the replica", "error", err)
+		}
+	})
+	return done
+}
+
+// held reports whether the locks are on the files that the database has now.
+func (s *session) held() bool {
+	s.mu.Lock()
+	g := s.guard
+	s.mu.Unlock()
+	return g == nil || g.same()
 }
 
 func (s *session) decided() bool {

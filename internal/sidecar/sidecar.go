@@ -211,6 +211,13 @@ func (db *DB) Close(ctx context.Context) error {
 	return db.ended
 }
 
+// closeLimit is when Close's time is up.
+func (db *DB) closeLimit() context.Context {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.closeCtx
+}
+
 // note says that something changed that Sync or Status may wait for. mu is held.
 func (db *DB) note() {
 	close(db.changed)

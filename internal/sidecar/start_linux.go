@@ -138,6 +138,7 @@ func (s *session) prepare(ctx context.Context) error {
 // openConn opens a connection that neither checkpoints nor deletes the log when it
 // is closed.
 func openConn(path string) (*sqlite3.Conn, error) {
+	capture.Companions(path)
 	q := url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(1000)"}}
 	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: capture.EncodeQuery(q)}
 	c, err := sqlite3.Open(u.String())
@@ -161,6 +162,7 @@ func (s *session) toWAL(c *sqlite3.Conn) error {
 	if err != nil {
 		return err
 	}
+	capture.Companions(s.path) // no log was made yet: that is at the next read
 	if now != "wal" {
 		return fmt.Errorf("the journal mode stays %s", now)
 	}
@@ -197,6 +199,19 @@ func checkpoint(path string) error {
 	}
 	defer c.Close()
 	return passive(c)
+}
+
+// read reads the database, which recovers its WAL-index.
+func read(path string) error {
+	c, err := openConn(path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Exec("PRAGMA schema_version"); err != nil {
+		return fmt.Errorf("sidecar: read %s: %w", path, busy(err))
+	}
+	return nil
 }
 
 func passive(c *sqlite3.Conn) error {
