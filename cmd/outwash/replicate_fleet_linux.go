@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -35,7 +34,8 @@ func (r *replication) start() (fleet, error) {
 	if err != nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel() // nothing was captured yet
-		return nil, errors.Join(err, m.Close(ctx))
+		_ = m.Close(ctx)
+		return nil, err
 	}
 	return m, nil
 }
@@ -68,8 +68,12 @@ func (r *replication) add(m *sidecar.Manager, d *config.Directory) error {
 		},
 	})
 	switch {
-	case err != nil:
+	case err != nil && n == 0:
 		return fmt.Errorf("%s: %w", d, err)
+	case err != nil && r.once:
+		r.errs = append(r.errs, fmt.Errorf("%s: %w", d, err))
+	case err != nil: // a directory lost+found, say: what can be read is replicated
+		r.say.log.Error("databases may be missing", "directory", d.Path, "error", err)
 	case n == 0 && !d.Watch:
 		// As with Litestream: somebody has taken a wrong directory or pattern.
 		return fmt.Errorf("%s: %w; with watch: true it is waited for", d, errNoDatabase)

@@ -32,7 +32,9 @@ func watchSignals(say *herald, child bool) *signals {
 	s := &signals{say: say, ch: make(chan os.Signal, 16), done: make(chan struct{})}
 	s.stop, s.cancelStop = context.WithCancel(context.Background())
 	s.hard, s.cancelHard = context.WithCancel(context.Background())
-	list := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	// Who reads the log may end before us: what can't be written is lost, and the
+	// databases are replicated. Without SIGPIPE here Go ends the program (os/signal).
+	list := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}
 	if !signal.Ignored(syscall.SIGHUP) { // by nohup
 		list = append(list, syscall.SIGHUP)
 	}
@@ -77,6 +79,7 @@ func (s *signals) handle(sig os.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case sig == syscall.SIGPIPE:
 	case s.child != nil:
 		if !fromTerminal(sig) {
 			_ = s.child.Signal(sig) // it has just ended, perhaps

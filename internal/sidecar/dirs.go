@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -60,7 +61,9 @@ func (m *Manager) AddDir(o DirOptions) (int, error) {
 	}
 	d := &dir{DirOptions: o, m: m, kick: make(chan struct{}, 1), told: map[string]bool{}, have: map[string]Found{}}
 	d.hook = &hook{tell: d.happened, dirs: map[string]bool{}}
-	err = d.scan(m.ctx)
+	if err = d.scan(m.ctx); err != nil {
+		d.told[err.Error()] = true
+	}
 	if !o.Watch {
 		return len(d.have), err
 	}
@@ -71,6 +74,7 @@ func (m *Manager) AddDir(o DirOptions) (int, error) {
 		m.opts.Watcher.unhear(d.hook)
 		return n, fmt.Errorf("sidecar: directory %s: %w", full, errManagerClosed)
 	}
+	m.dirs = append(m.dirs, d)
 	m.work.Go(func() {
 		defer m.opts.Watcher.unhear(d.hook)
 		d.run(m.ctx)
@@ -96,9 +100,30 @@ func (d *dir) happened(path string, wrote bool) {
 	case !d.enters(name): // it can't be a directory that matters
 		return
 	}
+	d.again()
+}
+
+// again has the directory scanned soon.
+func (d *dir) again() {
 	select {
 	case d.kick <- struct{}{}:
 	default:
+	}
+}
+
+// freed is told that the manager doesn't have a database any more, which this
+// directory may have left to another entry.
+func (d *dir) freed(was string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for rel, f := range d.have {
+		if !f.others {
+			continue
+		}
+		if k, err := key(f.Path); err == nil && k == was {
+			delete(d.have, rel)
+			d.again()
+		}
 	}
 }
 
@@ -144,8 +169,11 @@ func (d *dir) run(ctx context.Context) {
 // scan takes up the databases that are there now, and, if the directory is watched,
 // lets those go that aren't any more.
 func (d *dir) scan(ctx context.Context) error {
-	files, err := scan(d.Dir, d.have, d.enter)
-	found, skips := choose(files, d.have)
+	d.mu.Lock()
+	have := maps.Clone(d.have)
+	d.mu.Unlock()
+	files, err := scan(d.Dir, have, d.enter)
+	found, skips := choose(files, have)
 	for _, s := range skips {
 		if !d.told[s.rel] {
 			d.told[s.rel] = true
@@ -153,7 +181,7 @@ func (d *dir) scan(ctx context.Context) error {
 		}
 	}
 	errs := []error{err}
-	come, gone := differ(d.have, found)
+	come, gone := differ(have, found)
 	for _, f := range gone {
 		if ctx.Err() == nil && d.isGone(f) {
 			d.letGo(f)
@@ -199,8 +227,13 @@ func (d *dir) take(f Found) error {
 		d.m.log.Info("database taken up", "directory", d.Path, "database", f.Path)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.have[f.Rel] = f
+	d.mu.Unlock()
+	if f.others && d.m.member(f.Path) == nil { // it has just ended
+		if k, err := key(f.Path); err == nil {
+			d.freed(k)
+		}
+	}
 	return nil
 }
 
@@ -217,11 +250,16 @@ func (d *dir) letGo(f Found) {
 	if b == nil {
 		return
 	}
+	stop := b.leave() // before it is taken up by another name
+	if stop == nil {
+		return
+	}
 	go func() {
 		ctx, cancel := context.WithTimeout(d.m.ctx, letGo)
 		defer cancel()
-		if err := d.m.remove(ctx, b); err != nil {
+		if err := b.finish(ctx, stop); err != nil {
 			d.m.log.Warn("a database whose file was removed is not replicated to its end", "database", f.Path, "error", err)
 		}
+		d.m.forget(b)
 	}()
 }

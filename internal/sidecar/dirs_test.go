@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // empty is a database without pages beyond its header, which suffices here.
@@ -126,6 +127,52 @@ func TestDirOfListed(t *testing.T) {
 		}
 	}
 	a.await(t, "a.db")
+}
+
+// TestDirsShare: a database that two directories have, or that has another name now,
+// is taken up by the other when one lets it go.
+func TestDirsShare(t *testing.T) {
+	a := newFakes()
+	m := newTestManager(t, a)
+	links, files := testDir{t, t.TempDir()}, testDir{t, t.TempDir()}
+	files.write("x.db", empty)
+	if err := os.Symlink(files.in("x.db"), links.in("l.db")); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []testDir{links, files} {
+		if n, err := m.AddDir(DirOptions{
+			Dir: Dir{Path: d.path, Pattern: "*.db"}, Watch: true,
+			Database: func(f Found) (Options, error) { return Options{MaxLag: time.Duration(len(f.Rel))}, nil },
+		}); n != 1 || err != nil {
+			t.Fatalf("AddDir: %d, %v", n, err)
+		}
+	}
+	as := func(name string) {
+		t.Helper()
+		for limit := time.After(time.Minute); ; {
+			a.mu.Lock()
+			f := a.open[files.in("x.db")]
+			ok := f != nil && f.o.MaxLag == time.Duration(len(name))
+			a.mu.Unlock()
+			if ok {
+				return
+			}
+			select {
+			case <-a.changed:
+			case <-limit:
+				t.Fatalf("x.db is not replicated as %s", name)
+			}
+		}
+	}
+	as("l.db")
+	if err := os.Rename(links.in("l.db"), links.in("longer.db")); err != nil {
+		t.Fatal(err)
+	}
+	as("longer.db")
+	if err := os.Rename(links.in("longer.db"), links.in("gone")); err != nil {
+		t.Fatal(err)
+	}
+	as("x.db")
 }
 
 func TestAddDirRefusals(t *testing.T) {

@@ -77,6 +77,7 @@ type Manager struct {
 
 	mu     sync.Mutex
 	byKey  map[string]*member
+	dirs   []*dir // that are watched
 	closed bool
 	limit  fileLimit
 	own    *Watcher // made by NewManager
@@ -275,16 +276,27 @@ func (b *member) status() replicate.Status {
 	return s
 }
 
+// leave begins the end: from now on the database can be added anew. Who gets nil
+// isn't the first.
+func (b *member) leave() (stop context.CancelFunc) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	stop, b.stop = b.stop, nil
+	return stop
+}
+
 // end closes a database; the first call counts.
 func (b *member) end(ctx context.Context) error {
-	b.mu.Lock()
-	stop := b.stop
-	b.stop = nil
-	b.mu.Unlock()
+	stop := b.leave()
 	if stop == nil {
 		<-b.gone
 		return nil
 	}
+	return b.finish(ctx, stop)
+}
+
+// finish closes a database that was left.
+func (b *member) finish(ctx context.Context, stop context.CancelFunc) error {
 	defer close(b.gone)
 	defer stop()
 	select {
@@ -310,7 +322,9 @@ func (m *Manager) Remove(ctx context.Context, path string) error {
 	if b == nil || b.leaving() {
 		return fmt.Errorf("%w: %s", ErrNotManaged, path)
 	}
-	return m.remove(ctx, b)
+	err := b.end(ctx)
+	m.forget(b)
+	return err
 }
 
 // member returns the database with this path; nil if there is none.
@@ -324,14 +338,18 @@ func (m *Manager) member(path string) *member {
 	return m.byKey[k]
 }
 
-func (m *Manager) remove(ctx context.Context, b *member) error {
-	err := b.end(ctx)
+// forget removes a database that is closed. Directories that left it to this entry
+// may take it up.
+func (m *Manager) forget(b *member) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.byKey[b.key] == b {
-		delete(m.byKey, b.key)
+	if m.byKey[b.key] != b {
+		return
 	}
-	return err
+	delete(m.byKey, b.key)
+	for _, d := range m.dirs {
+		d.freed(b.key)
+	}
 }
 
 // members returns the databases, by path.

@@ -36,10 +36,11 @@ type session struct {
 
 	preparing sync.Mutex
 
-	mu     sync.Mutex
-	guard  *guard // nil: there is no file yet. Only follow uses it.
-	absent bool   // waiting for the file to appear
-	here   chan struct{}
+	mu      sync.Mutex
+	guard   *guard // nil: there is no file yet. Only follow uses it.
+	absent  bool   // waiting for the file to appear
+	unknown error  // of Close: nothing was uploaded
+	here    chan struct{}
 
 	// Of follow's goroutine.
 	last     replicate.Status // at its end
@@ -220,6 +221,9 @@ func (s *session) end(ctx context.Context, cancel context.CancelFunc, why error)
 		limit = short
 	}
 	err := s.engine.Close(limit)
+	s.mu.Lock()
+	err = cmp.Or(err, s.unknown)
+	s.mu.Unlock()
 	s.last, _ = s.status()
 	killed := ctx.Err() != nil // in tests: as by SIGKILL
 	cancel()
@@ -259,8 +263,14 @@ func (s *session) drain() <-chan struct{} {
 	done := make(chan struct{})
 	s.running.Go(func() {
 		defer close(done)
-		if !s.decided() {
-			return // it is not even known where to
+		if !s.decided() { // it is not even known where to
+			if s.present() {
+				err := s.undecided()
+				s.mu.Lock()
+				s.unknown = err
+				s.mu.Unlock()
+			}
+			return
 		}
 		if _, _, err := s.sync(s.db.closeLimit()); err != nil {
 			s.log.Debug("not all is in the replica", "error", err)
@@ -275,6 +285,14 @@ func (s *session) held() bool {
 	g := s.guard
 	s.mu.Unlock()
 	return g == nil || g.same()
+}
+
+// undecided says of a database that is there, that nothing of it was uploaded.
+func (s *session) undecided() error {
+	if st, _ := s.status(); st.Error != "" {
+		return fmt.Errorf("%w: %s", errUndecided, st.Error)
+	}
+	return errUndecided
 }
 
 func (s *session) decided() bool {

@@ -58,6 +58,7 @@ var (
 	errGuard       = errors.New("the database's -wal or -shm was removed while it was in use")
 	errOverwritten = errors.New("another program than SQLite wrote the database file")
 	errClosed      = errors.New("sidecar: closed")
+	errUndecided   = errors.New("nothing was uploaded, since it wasn't known yet how database and replica relate")
 )
 
 // DB replicates one database. Its methods are safe for concurrent use.

@@ -3,8 +3,12 @@
 package sidecar
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
 
+	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
 )
 
@@ -60,5 +64,29 @@ func TestCheckpoints(t *testing.T) {
 				t.Errorf("%d repairs", n)
 			}
 		})
+	}
+}
+
+// TestCloseUndecided: of a database that was never compared with its replica, because
+// the store doesn't answer, Close doesn't say that all is stored.
+func TestCloseUndecided(t *testing.T) {
+	w := newWorld(t, Options{})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal")
+	p.Must(table)
+	asked := make(chan struct{}, 1)
+	w.store.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return faultstore.ErrInjected
+	}})
+	db := w.start()
+	<-asked
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := db.Close(ctx); !errors.Is(err, errUndecided) {
+		t.Errorf("Close: %v", err)
 	}
 }
