@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/smithy-go/logging"
@@ -39,7 +40,34 @@ func loadConfig(ctx context.Context, limit time.Duration, opts ...func(*config.L
 	if c, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok {
 		cfg.HTTPClient = c.WithTimeout(0).WithTransportOptions(keepConnections)
 	}
+	if c, ok := cfg.Credentials.(*aws.CredentialsCache); ok && c.IsCredentialsProvider(credentials.StaticCredentialsProvider{}) {
+		cfg.Credentials = aws.NewCredentialsCache(writtenKeys{opts})
+	}
 	return cfg, nil
+}
+
+// writtenKeys are keys that are written in environment or shared files. The SDK reads
+// them once for all time; here a file is read again when they were refused, so that a
+// process that runs for months needn't be started anew when somebody changes them.
+type writtenKeys struct {
+	opts []func(*config.LoadOptions) error
+}
+
+// Retrieve implements aws.CredentialsProvider.
+func (k writtenKeys) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, k.opts...)
+	if err != nil {
+		return aws.Credentials{}, err
+	}
+	return cfg.Credentials.Retrieve(ctx)
+}
+
+// forgetCredentials has them fetched, or read, again by the next request.
+func (s *store) forgetCredentials(v verdict) {
+	cache, ok := s.creds.(*aws.CredentialsCache)
+	if ok && (v.once == "credentials" || v.kind == objstore.ErrDenied && cache.IsCredentialsProvider(writtenKeys{})) {
+		cache.Invalidate()
+	}
 }
 
 // keepConnections lets as many connections wait for the next request as a restore

@@ -21,6 +21,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/versitygw"
 )
 
@@ -325,4 +326,50 @@ func TestCredentialsAreRefreshed(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestKeysOfFilesAreReadAgain: keys in a shared file that are put right, or renewed, are
+// taken up without a new store, also by stores that share them.
+func TestKeysOfFilesAreReadAgain(t *testing.T) {
+	for name, code := range map[string]string{"refused": "InvalidAccessKeyId", "expired": "ExpiredToken"} {
+		t.Run(name, func(t *testing.T) {
+			testEnv(t)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !strings.Contains(r.Header.Get("Authorization"), "Credential=RIGHT/") {
+					answer(w, http.StatusForbidden, code, "no")
+				}
+			}))
+			defer srv.Close()
+			file := filepath.Join(t.TempDir(), "credentials")
+			write := func(key string) {
+				t.Helper()
+				if err := os.WriteFile(file, []byte("[default]\naws_access_key_id = "+key+"\naws_secret_access_key = x\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, k := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+				t.Setenv(k, "")
+			}
+			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
+			write("WRONG")
+			ctx := objstore.WithPool(t.Context(), new(objstore.Pool))
+			var stores []*store
+			for _, path := range []string{"a", "b"} {
+				s, err := open(ctx, "s3://bucket/"+path+"?endpoint="+srv.URL, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				stores = append(stores, s)
+				if err := s.Put(ctx, "k", nil); !errors.Is(err, objstore.ErrDenied) {
+					t.Fatal(err)
+				}
+			}
+			write("RIGHT")
+			for _, s := range stores {
+				if err := s.Put(ctx, "k", nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
 }

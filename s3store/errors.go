@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
@@ -103,11 +102,7 @@ func (s *store) judge(err error) verdict {
 		}
 		v = verdict{cause: "region", kind: objstore.ErrConfig, remedy: fmt.Sprintf("the bucket is in region %s, the request was for %s%s: set region=%[1]s", f.region, s.regionInForce(), from)}
 	}
-	if v.once == "credentials" {
-		if cache, ok := s.creds.(*aws.CredentialsCache); ok {
-			cache.Invalidate()
-		}
-	}
+	s.forgetCredentials(v)
 	// The SDK has noted the difference of the clocks from the response's Date.
 	return v
 }

@@ -34,6 +34,9 @@ func TestPool(t *testing.T) {
 	if a.t.Host == b.t.Host || b.t.Region != "eu-central-1" {
 		t.Errorf("the stores are at %s and %s in %s", a.t.Host, b.t.Host, b.t.Region)
 	}
+	if c := open(pooled, "s3://bucket/c?endpoint=https://other.example.com"); c.turns == a.turns || open(pooled, url).turns != a.turns {
+		t.Error("a server that hangs holds up writes to another one")
+	}
 	if open(pooled, url+"&skip-verify=true").client.Options().HTTPClient == a.client.Options().HTTPClient {
 		t.Error("a store that verifies certificates has the client of one that doesn't")
 	}

@@ -103,14 +103,14 @@ func (b *requestBody) Seek(offset int64, whence int) (int64, error) {
 
 // turn waits until a write may begin, without regard to the watchdog.
 func (s *store) turn(a *attempt) (end func(), err error) {
-	if s.opts.turns == nil {
+	if s.turns == nil {
 		return func() {}, nil
 	}
 	a.rest()
 	select {
-	case s.opts.turns <- struct{}{}:
+	case s.turns <- struct{}{}:
 		a.touch()
-		return func() { <-s.opts.turns }, nil
+		return func() { <-s.turns }, nil
 	case <-a.ctx.Done():
 		return nil, a.ctx.Err()
 	}

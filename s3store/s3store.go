@@ -163,8 +163,6 @@ type Options struct {
 	// package documentation), credentials among it.
 	Settings objstore.Settings
 
-	// turns is full while as many writes are under way as may be; nil: no limit.
-	turns chan struct{}
 	// client puts another HTTP client into the place of the store's own.
 	client func(own s3.HTTPClient, t Target) (s3.HTTPClient, error)
 }
@@ -232,24 +230,25 @@ func open(ctx context.Context, rawURL string, settings objstore.Settings) (*stor
 		}
 		return nil, fmt.Errorf("s3store: AWS configuration (environment, shared configuration files; AWS_CA_BUNDLE must name a file of certificates): %w: %w", objstore.ErrConfig, err)
 	}
-	turns, err := objstore.Share(ctx, sharedTurns{}, func() (chan struct{}, error) { return make(chan struct{}, maxWrites), nil })
+	s, err := newStore(cfg, a, Options{client: func(own s3.HTTPClient, t Target) (s3.HTTPClient, error) {
+		return objstore.Share(ctx, sharedClient{a.wishes.profile, t.SkipVerify}, func() (s3.HTTPClient, error) { return own, nil })
+	}})
 	if err != nil {
 		return nil, err
 	}
-	return newStore(cfg, a, Options{turns: turns, client: func(own s3.HTTPClient, t Target) (s3.HTTPClient, error) {
-		return objstore.Share(ctx, sharedClient{a.wishes.profile, t.SkipVerify}, func() (s3.HTTPClient, error) { return own, nil })
-	}})
+	s.turns, err = objstore.Share(ctx, sharedTurns{s.t.Endpoint}, func() (chan struct{}, error) { return make(chan struct{}, maxWrites), nil })
+	return s, err
 }
 
-// maxWrites is how many writes are under way at a time, to whichever stores of a
+// maxWrites is how many writes are under way at a time, to a server's stores in a
 // pool: a thousand databases that are all written to in the same moment don't open a
-// thousand connections.
+// thousand connections. A server that hangs holds up nobody who writes to another.
 const maxWrites = 64
 
 // What stores that are opened with a pool have in common: credentials come with the
 // configuration, connections with the client. The SDK makes a client for each store.
 type (
-	sharedTurns  struct{}
+	sharedTurns  struct{ endpoint string } // "": AWS
 	sharedConfig struct{ profile string }
 	sharedClient struct {
 		profile    string // may have a CA of its own
@@ -283,6 +282,8 @@ type store struct {
 	region atomic.Pointer[string]
 	// worked: a request has succeeded, so the endpoint is right.
 	worked atomic.Bool
+	// turns is full while as many writes are under way as may be; nil: no limit.
+	turns chan struct{}
 	// pause waits between attempts; tests don't.
 	pause func(context.Context, time.Duration) error
 }
