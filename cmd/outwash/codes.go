@@ -8,6 +8,7 @@ import (
 
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/service"
 	"github.com/outwash/outwash/internal/status"
 	"github.com/outwash/outwash/replicate"
 )
@@ -54,7 +55,7 @@ var exitCodes = []struct {
 }{
 	{codeOK, "success", nil},
 	{codeInterrupted, "interrupted by a signal; nothing half-done is left", []error{errInterrupted}},
-	{codeUsage, "wrong usage: command line, URL, configuration file or environment", []error{replicate.ErrConfig}},
+	{codeUsage, "wrong usage: command line, URL, configuration file or environment", []error{replicate.ErrConfig, service.ErrAddr}},
 	{codeExists, "the output, or the demo's replica or directory, exists already", []error{replicate.ErrOutputExists, errNotEmpty}},
 	{codeVersion, "a newer outwash wrote this: upgrade", []error{replicate.ErrVersion}},
 	{codeCorrupt, "the replica is damaged, or has foreign objects where its own should be", []error{replicate.ErrCorrupt, segment.ErrChain, replicate.ErrForeign, errCheck}},

@@ -96,6 +96,7 @@ const (
 	stateSilent  = "silent"  // one does, and has no status socket
 	stateMissing = "missing" // there is no database file
 	stateReplica = "replica" // a replica, whose database isn't known
+	stateUnknown = "unknown" // this user may not look
 )
 
 func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {

@@ -92,7 +92,7 @@ func (f *statusFlags) lookBeside(e *statusEntry) error {
 	}
 	view, err := local.Look(e.Database)
 	if err != nil {
-		return err
+		return e.notSeen(err)
 	}
 	e.Replica = cmp.Or(e.Replica, view.Lineage.Replica)
 	if l.InUse = view.InUse; l.InUse {
@@ -131,6 +131,15 @@ func (f *statusFlags) lookBeside(e *statusEntry) error {
 	}
 	l.tell(p, time.Now())
 	return nil
+}
+
+// notSeen: what lies beside the database can't be looked at.
+func (e *statusEntry) notSeen(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		e.State = stateUnknown
+		return fmt.Errorf("%w: ask as the user who replicates it, or as root", err)
+	}
+	return err
 }
 
 // tell notes what waits.

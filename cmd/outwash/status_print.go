@@ -86,7 +86,11 @@ func (e *statusEntry) details() []string {
 	} else if b != nil {
 		pairs = append(pairs, "stored", "nothing yet")
 	} else if l := e.Local; l != nil && l.TXID > 0 && e.Replica != "" {
-		pairs = append(pairs, "stored", fmt.Sprintf("up to TXID %d, as far as this machine knows: \"outwash status %s\" asks the replica", l.TXID, shell.Quote(e.Replica)))
+		text := fmt.Sprintf("up to TXID %d, as far as this machine knows", l.TXID)
+		if e.err == nil || errors.Is(e.err, errBehind) { // else it was asked, and the error is of that
+			text += fmt.Sprintf(": \"outwash status %s\" asks the replica", shell.Quote(e.Replica))
+		}
+		pairs = append(pairs, "stored", text)
 	}
 	return pairs
 }

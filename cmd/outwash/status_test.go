@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -208,5 +209,14 @@ func TestStatusPrint(t *testing.T) {
 `
 	if out.String() != want {
 		t.Errorf("printed is\n%s", out.String())
+	}
+}
+
+// TestStatusForeign: what another user replicates is not said to be stopped.
+func TestStatusForeign(t *testing.T) {
+	e := &statusEntry{State: stateStopped}
+	err := e.notSeen(fmt.Errorf("local: lock: %w", fs.ErrPermission))
+	if e.State != stateUnknown || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "as root") {
+		t.Errorf("%s: %v", e.State, err)
 	}
 }

@@ -33,6 +33,9 @@ import (
 	"github.com/outwash/outwash/replicate/metrics"
 )
 
+// ErrAddr: nothing can be served at this address.
+var ErrAddr = errors.New("metrics and health can't be served there")
+
 // DefaultHeartbeat is how often a heartbeat is sent, as with Litestream.
 const DefaultHeartbeat = 5 * time.Minute
 
@@ -130,7 +133,7 @@ func (s *Service) health() Health { return judge(s.o.List(), s.o.MaxLag, s.o.clo
 func (s *Service) serve(ctx context.Context) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.o.Addr)
 	if err != nil {
-		return fmt.Errorf("service: metrics and health can't be served at %q: %w: choose another HOST:PORT (-addr, or addr in the configuration file)", s.o.Addr, err)
+		return fmt.Errorf("service: %q: %w: %w: choose another HOST:PORT (-addr, or addr in the configuration file)", s.o.Addr, ErrAddr, err)
 	}
 	s.addr = l.Addr().String()
 	// A scrape takes milliseconds; who is slower than this is broken or hostile.

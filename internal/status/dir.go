@@ -133,7 +133,7 @@ func same(l *flock.Flock) bool {
 func checkDir(dir string) error {
 	fi, err := os.Stat(dir)
 	if err != nil {
-		return fmt.Errorf("status: the directory of the status socket: %w", err)
+		return fmt.Errorf("status: the directory of the status socket: %w: make it, or choose another one", err)
 	}
 	if !fi.IsDir() {
 		return fmt.Errorf("status: %s, where the status socket is to be, is no directory", dir)
