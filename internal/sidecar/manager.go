@@ -93,9 +93,10 @@ type member struct {
 	moved   chan struct{} // closed when its state is another one than opening
 	gone    chan struct{} // closed when it is closed
 
-	mu  sync.Mutex
-	db  database
-	err error // why the last attempt failed
+	mu    sync.Mutex
+	db    database
+	err   error     // why the last attempt failed
+	since time.Time // that is so, or when it was added
 
 	once sync.Once // closes started
 }
@@ -155,7 +156,7 @@ func (m *Manager) Add(o Options) error {
 	if old != nil && !old.leaving() {
 		return fmt.Errorf("%w: %s", ErrManaged, o.Path)
 	}
-	b := &member{path: o.Path, key: k, started: make(chan struct{}), moved: make(chan struct{}), gone: make(chan struct{})}
+	b := &member{path: o.Path, key: k, since: time.Now(), started: make(chan struct{}), moved: make(chan struct{}), gone: make(chan struct{})}
 	b.opts = m.options(o, b)
 	ctx, stop := context.WithCancel(m.ctx)
 	b.stop = stop
@@ -245,6 +246,9 @@ func (m *Manager) tryStart(ctx context.Context, b *member) error {
 func (b *member) failed(err error) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.err == nil {
+		b.since = time.Now()
+	}
 	news := b.err == nil || b.err.Error() != err.Error()
 	b.err = err
 	return news
@@ -265,13 +269,14 @@ func (b *member) get() (database, error) {
 }
 
 func (b *member) status() replicate.Status {
-	db, err := b.get()
-	if db != nil {
+	if db, _ := b.get(); db != nil {
 		return db.Status()
 	}
-	s := replicate.Status{Database: b.path, State: replicate.StateOpening}
-	if err != nil {
-		s.State, s.Error = replicate.StateFailed, err.Error()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := replicate.Status{Database: b.path, State: replicate.StateOpening, StateSince: b.since}
+	if b.err != nil {
+		s.State, s.Error = replicate.StateFailed, b.err.Error()
 	}
 	return s
 }

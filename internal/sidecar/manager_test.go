@@ -276,7 +276,7 @@ func TestManagerStatusOfFailed(t *testing.T) {
 		t.Errorf("logged: %s", line)
 	}
 	s := m.Statuses()
-	if len(s) != 1 || s[0].Database != "/d/x" || s[0].State != replicate.StateFailed || s[0].Error != failure.Error() {
+	if len(s) != 1 || s[0].Database != "/d/x" || s[0].State != replicate.StateFailed || s[0].Error != failure.Error() || s[0].StateSince.IsZero() {
 		t.Errorf("statuses: %+v", s)
 	}
 	if err := m.Remove(t.Context(), "/d/x"); err != nil {
