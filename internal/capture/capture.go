@@ -153,6 +153,7 @@ type DB struct {
 
 	mark     mark
 	next     [2]uint32         // salts that a restart gate has let through; 0,0: none
+	secured  mark              // guarded: what was captured up to here is durable
 	free     bool              // guarded: the log may be restarted, but nothing is lost by it; see LetGo
 	last     map[uint32]uint32 // last frame of each page in mark's generation
 	emptied  string            // fingerprint of the database when the WAL was last seen empty or let go; "": it has content

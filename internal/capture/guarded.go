@@ -66,6 +66,23 @@ func (d *DB) LetGo(urgent bool) (at wal.Index, ok bool, err error) {
 	return idx, true, nil
 }
 
+// LetGoAt is LetGo for whoever has no time: between two transactions of a program that
+// never pauses. Secure must have been called before; idx is the log as it is while
+// neither restart nor backfill is possible. If nothing was committed since Secure it
+// calls drop, which ends the hold, and reports true.
+func (d *DB) LetGoAt(idx wal.Index, drop func()) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := mark{salt: idx.Salt, frame: idx.MaxFrame, checksum: idx.Checksum, bigEnd: d.mark.bigEnd}
+	if d.failed != nil || d.pass || d.phase != live || idx.Backfilled < idx.MaxFrame || d.mark != at || d.secured != at {
+		return false
+	}
+	drop()
+	d.settled.Store(d.emitted.Load())
+	d.free, d.emptied = true, fingerprint(d.opts.Path) // nobody can write it: nothing is backfilled
+	return true
+}
+
 // keepForRestart makes durable what the log and its captured entries may be the
 // only ones to have.
 func (d *DB) keepForRestart() error {
@@ -94,11 +111,15 @@ func (d *DB) Secure() error {
 	if _, err := d.captureLocked(true); err != nil {
 		return err
 	}
-	switch d.phase {
-	case live, repairing:
-		return d.keep()
+	d.secured = mark{}
+	if d.phase != live && d.phase != repairing {
+		return nil
 	}
-	return nil
+	err := d.keep()
+	if err == nil && d.phase == live { // else keep has given up
+		d.secured = d.mark
+	}
+	return err
 }
 
 // Hold says that the log is held again, and of which generation it is: nothing of

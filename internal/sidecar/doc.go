@@ -39,9 +39,10 @@
 // PASSIVE and FULL checkpoints of the application complete at once, RESTART and
 // TRUNCATE within milliseconds, by their busy handler; with a busy timeout of 0
 // these two, and FULL right behind the first commit after a pause, can be answered
-// busy. A writer that never pauses for long enough is held for some milliseconds, by
-// the WRITE lock, when the log has grown large. A log that nobody checkpoints is
-// checkpointed (PASSIVE) by the sidecar.
+// busy. A writer that never pauses is met at the very end of its own checkpoints
+// (chase); if that fails it is held for some milliseconds, by the WRITE lock,
+// when the log has grown large. A log that nobody checkpoints is checkpointed (PASSIVE)
+// by the sidecar.
 //
 // As long as the sidecar runs nobody can leave WAL mode, or have the database with
 // EXCLUSIVE locking.

@@ -15,6 +15,7 @@ const (
 	// enough; then they are held for a moment. Past it what can't be captured is
 	// given up to a repair.
 	forceBytes = 64 << 20
+	forceEvery = 100 * time.Millisecond
 	// ownPages is how many pages may be in the log alone before the sidecar
 	// checkpoints: far more than SQLite's own 1000, so that who checkpoints itself is
 	// never met. (A checkpoint beside another is answered busy at once.)
@@ -132,7 +133,13 @@ func (s *session) step() (more bool, err error) {
 	}
 	if idx.Backfilled == idx.MaxFrame {
 		gone, err := s.swap(s.urgent || s.large(idx))
-		return !gone || g.writing() || g.checkpointing(), err
+		if gone || err != nil || !s.large(idx) {
+			return !gone || g.writing() || g.checkpointing(), err
+		}
+	} else if !s.large(idx) {
+		if gone, err := s.chase(idx); gone || err != nil {
+			return g.writing() || g.checkpointing(), err
+		}
 	}
 	if err := s.relieve(idx); err != nil {
 		return false, err
@@ -178,7 +185,11 @@ func (s *session) lost() error {
 }
 
 func (s *session) large(idx wal.Index) bool {
-	return int64(idx.MaxFrame)*wal.FrameSize(idx.PageSize) > forceBytes
+	limit := s.db.o.hooks.force
+	if limit == 0 {
+		limit = forceBytes
+	}
+	return int64(idx.MaxFrame)*wal.FrameSize(idx.PageSize) > limit
 }
 
 // swap goes to slot 0, if all that is committed is captured and in the file.
@@ -244,6 +255,11 @@ func (s *session) hold(idx wal.Index) error {
 // relieve keeps the log from growing without end.
 func (s *session) relieve(idx wal.Index) error {
 	g, now := s.guard, time.Now()
+	if s.large(idx) && now.After(s.noForce) {
+		err := s.force(idx)
+		s.noForce = time.Now().Add(forceEvery)
+		return err
+	}
 	err, _ := s.capture.Trouble()
 	broken := s.capture.Repairing() && errors.Is(err, capture.ErrBroken)
 	if idx.MaxFrame-min(idx.MaxFrame, idx.Backfilled) < ownPages && !broken || g.checkpointing() {
@@ -272,10 +288,6 @@ func (s *session) relieve(idx wal.Index) error {
 		s.capture.Signal()
 		return nil
 	}
-	if s.large(idx) && now.After(s.noForce) {
-		s.noForce = now.Add(time.Second)
-		return s.force(idx)
-	}
 	return nil
 }
 
@@ -283,18 +295,25 @@ func (s *session) relieve(idx wal.Index) error {
 // restarted.
 func (s *session) force(idx wal.Index) error {
 	g := s.guard
-	if idx.MaxFrame-min(idx.MaxFrame, idx.Backfilled) > ownPages/2 {
-		return nil // a reader is in the way, or a checkpoint has far to go
-	}
-	if err := s.capture.Secure(); err != nil {
-		s.warn(err)
-		return nil
-	}
 	c, err := openConn(s.path)
 	if err != nil {
 		return nil // next time
 	}
 	defer c.Close()
+	far := func(idx wal.Index) bool { return idx.MaxFrame-min(idx.MaxFrame, idx.Backfilled) > ownPages/2 }
+	if far(idx) && !g.checkpointing() { // while writers go on
+		if err := passive(c); err != nil {
+			s.warn(err)
+			return nil
+		}
+	}
+	if now, err := g.index(); err != nil || far(now) {
+		return nil // a reader is in the way, or somebody's checkpoint has far to go
+	}
+	if err := s.capture.Secure(); err != nil {
+		s.warn(err)
+		return nil
+	}
 	ok := until(time.Second, func() bool {
 		ok, e := g.takeWrite()
 		err = e

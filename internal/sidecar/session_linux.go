@@ -52,6 +52,8 @@ type session struct {
 	stuck    time.Time // since when too much isn't backfilled
 	torn     time.Time // since when the WAL-index can't be read, and nobody writes it
 	noForce  time.Time // until then the log is not forced to restart
+	noChase  time.Time // nor are the ends of checkpoints chased
+	chased   int       // how often in a row that came to nothing
 	noCheckp time.Time // nor checkpointed, nor recovered
 }
 
