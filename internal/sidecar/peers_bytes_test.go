@@ -95,7 +95,9 @@ func TestPeersSmallTransactions(t *testing.T) {
 	h.sync()
 	each := (h.stored() - before) / n
 	t.Logf("%d bytes a transaction", each)
-	if each > 400 { // 158 for the pages; 3.6 KB where pages are kept whole
+	// 158 for the pages; 3.6 KB where pages are kept whole, as are those that the
+	// application's checkpoint has overtaken because the machine is busy.
+	if each > 1500 {
 		t.Errorf("%d bytes a transaction", each)
 	}
 	must(t, p.Close())
