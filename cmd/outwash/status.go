@@ -55,6 +55,8 @@ type statusFlags struct {
 	local  bool
 	json   bool
 	maxLag time.Duration
+
+	unusable error // why the configuration file is done without
 }
 
 // statusReport is the document of -json; docs/status.md has it.
@@ -111,6 +113,9 @@ func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {
 	if err != nil {
 		return err
 	}
+	if f.unusable != nil {
+		unanswered = append(unanswered, f.unusable)
+	}
 	r := statusReport{Version: status.Version, Time: time.Now().UTC(), Databases: []*statusEntry{}}
 	if len(args) == 0 {
 		r.Databases = append(r.Databases, running...)
@@ -141,6 +146,9 @@ func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {
 	}
 	if len(r.Databases) == 0 {
 		return fmt.Errorf("%w (looked in %s); to ask about a database without its process, name it, or a configuration file", errNoProcess, f.where())
+	}
+	if f.unusable != nil {
+		u.note("outwash: status: done without the configuration file: %s", plainMessage(f.unusable))
 	}
 	for _, e := range r.Databases {
 		e.judge(r.Time, f.maxLag)

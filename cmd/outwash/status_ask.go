@@ -105,7 +105,9 @@ func listed(c *config.Config) (list []*statusTarget, err error) {
 }
 
 // optional loads the configuration file; nil without error if none is asked for and
-// the one at the usual place isn't there, or isn't for this user.
+// the one at the usual place isn't there, or isn't for this user. One that nobody named
+// on the command line and that can't be used keeps nobody from asking processes: a
+// service may have variables that this shell hasn't.
 func (f *statusFlags) optional() (*config.Config, error) {
 	path := f.configPath()
 	if path == "" {
@@ -113,6 +115,10 @@ func (f *statusFlags) optional() (*config.Config, error) {
 	}
 	c, err := f.load(path)
 	if errors.Is(err, fs.ErrPermission) && f.file.path == "" && os.Getenv(config.Env) == "" {
+		return nil, nil
+	}
+	if err != nil && f.file.path == "" {
+		f.unusable = err
 		return nil, nil
 	}
 	return c, err
