@@ -15,6 +15,7 @@ import (
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/stocksqlite"
 	"github.com/outwash/outwash/replicate"
 	"github.com/outwash/outwash/vfs"
 )
@@ -111,6 +112,29 @@ func TestAppears(t *testing.T) {
 	if s := w.db.Status(); s.State != replicate.StateReplicating || s.Error != "" {
 		t.Errorf("%+v", s)
 	}
+}
+
+// TestLinkToNothing: a database's name is a link, as to another volume, and the file that
+// it leads to is missing. It is restored there, and replicated.
+func TestLinkToNothing(t *testing.T) {
+	w := newWorld(t, Options{Restore: true})
+	p := w.stock()
+	p.Must(table)
+	p.Must("INSERT INTO t(a) VALUES(42)")
+	w.ready()
+	w.close()
+	must(t, p.Close())
+	remove(t, w.path)
+	must(t, os.Mkdir(filepath.Join(filepath.Dir(w.path), "app"), 0o755))
+	w.opts.Path = filepath.Join(filepath.Dir(w.path), "app", "link.db")
+	must(t, os.Symlink("../t.db", w.opts.Path))
+	w.again()
+	p = stocksqlite.Start(t, w.opts.Path)
+	if got := p.Text("SELECT a FROM t"); got != "42" {
+		t.Errorf("restored: %s", got)
+	}
+	p.Must("INSERT INTO t(a) VALUES(43)")
+	w.same()
 }
 
 // TestRestoreMissing: a database that is missing at the start is restored, if that

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -124,17 +125,28 @@ func NewManager(o ManagerOptions) (*Manager, error) {
 	return m, nil
 }
 
-// key is the same for all names of a database; its file may be missing.
+// key is the same for all names of a database, whose -wal lies beside the file itself,
+// as SQLite has it; the file may be missing, and links lead to where it will be.
 func key(name string) (string, error) {
 	full, err := filepath.Abs(name)
 	if err != nil {
 		return "", fmt.Errorf("sidecar: %s: %w", name, err)
 	}
-	if real, err := filepath.EvalSymlinks(full); err == nil {
-		return real, nil
-	}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(full)); err == nil {
-		return filepath.Join(dir, filepath.Base(full)), nil
+	for range 40 { // as many links as Linux follows
+		if real, err := filepath.EvalSymlinks(full); err == nil {
+			return real, nil
+		}
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(full)); err == nil {
+			full = filepath.Join(dir, filepath.Base(full))
+		}
+		to, err := os.Readlink(full)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(full), to)
+		}
+		full = to
 	}
 	return full, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"sync/atomic"
@@ -98,14 +97,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.Path == "" || o.Open == nil {
 		return nil, errors.New("sidecar: Options without Path or Open")
 	}
-	path, err := filepath.Abs(o.Path)
+	path, err := key(o.Path)
 	if err != nil {
-		return nil, fmt.Errorf("sidecar: %w", err)
-	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // as SQLite does: its -wal lies beside the file itself
-	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		path = filepath.Join(dir, filepath.Base(path))
+		return nil, err
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
