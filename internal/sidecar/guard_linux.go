@@ -182,6 +182,9 @@ func (g *guard) takeWrite() (bool, error) { return lock(g.shm, unix.F_WRLCK, wri
 
 func (g *guard) dropWrite() { unlock(g.shm, writeByte, 1) }
 
+// alone reports whether nobody else has the database open in WAL mode.
+func (g *guard) alone() bool { return !locked(g.shm, dmsByte, 1) }
+
 // writing and checkpointing report whether anybody does; waiting, whether somebody
 // does both: a checkpoint that waits to restart the log, or backfills before that.
 func (g *guard) writing() bool       { return locked(g.shm, writeByte, 1) }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/local"
+	"github.com/outwash/outwash/internal/mirror"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
 	"github.com/outwash/outwash/internal/stocksqlite"
@@ -135,6 +136,30 @@ func TestLinkToNothing(t *testing.T) {
 	}
 	p.Must("INSERT INTO t(a) VALUES(43)")
 	w.same()
+}
+
+// TestLastToClose: whoever is the last to let a database go, all is in its file then, as
+// it is without a sidecar; and the next start needn't read it.
+func TestLastToClose(t *testing.T) {
+	w := newWorld(t, Options{})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal")
+	p.Must(table)
+	w.ready()
+	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
+	w.sync()
+	want := w.image()
+	must(t, p.Close())
+	w.close()
+	got, err := os.ReadFile(w.path)
+	must(t, err)
+	if err := mirror.Compare(want, got, 4096); err != nil {
+		t.Errorf("the file alone: %v", err)
+	}
+	w.again()
+	if n := w.session().capture.Stats().Passes; n != 0 {
+		t.Errorf("the next start read the database %d times", n)
+	}
 }
 
 // TestRestoreMissing: a database that is missing at the start is restored, if that

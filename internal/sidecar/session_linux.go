@@ -238,6 +238,9 @@ func (s *session) end(ctx context.Context, cancel context.CancelFunc, why error)
 	}
 	if g := s.guard; g != nil {
 		if why == nil && g.slot != 0 {
+			if limit.Err() == nil {
+				s.settle()
+			}
 			if _, err := s.swap(false); err != nil {
 				s.log.Warn("the log can't be let go", "error", err)
 			}
@@ -279,6 +282,18 @@ func (s *session) drain() <-chan struct{} {
 		}
 	})
 	return done
+}
+
+// settle brings all that is committed into the database file if nobody else has it open,
+// as SQLite does at the last close: who copies the file then, without its log, has all.
+func (s *session) settle() {
+	idx, err := s.guard.index()
+	if err != nil || idx.Backfilled == idx.MaxFrame || !s.guard.alone() {
+		return
+	}
+	if err := checkpoint(s.path); err != nil {
+		s.log.Warn("what is committed stays in the log", "error", err)
+	}
 }
 
 // held reports whether the locks are on the files that the database has now.
