@@ -33,7 +33,7 @@ import (
 	"github.com/outwash/outwash/replicate/metrics"
 )
 
-// ErrAddr: nothing can be served at this address.
+// ErrAddr means that nothing can be served at this address.
 var ErrAddr = errors.New("metrics and health can't be served there")
 
 // DefaultHeartbeat is how often a heartbeat is sent, as with Litestream.

@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/ncruces/go-sqlite3"
 
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
@@ -55,25 +52,6 @@ func (c *handClock) move(d time.Duration) int {
 	}
 	c.waits = nil
 	return n
-}
-
-// smallDatabases makes copies of a database that is in WAL mode.
-func smallDatabases(t *testing.T, n int) (dir string) {
-	t.Helper()
-	dir = t.TempDir()
-	template := filepath.Join(t.TempDir(), "t.db")
-	c, err := sqlite3.Open("file:" + template + "?_pragma=journal_mode(wal)")
-	must(t, err)
-	must(t, c.Exec(`CREATE TABLE t(a, b); CREATE INDEX i ON t(a);
-		WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x < 1000)
-		INSERT INTO t SELECT x, hex(x * 7919 % 1009) FROM c`))
-	must(t, c.Close())
-	content, err := os.ReadFile(template)
-	must(t, err)
-	for i := range n {
-		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%03d.db", i)), content, 0o644))
-	}
-	return dir
 }
 
 // used is what the process has of memory, in heap and stacks, and of goroutines.
