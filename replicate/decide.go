@@ -132,7 +132,7 @@ func (s *situation) missing() (action, error) {
 		return actRestore, nil
 	}
 	return s.refuse(ErrMissing, "but the replica has it, up to TXID %d, last written by %s. Restore it with: %s "+
-		"(or open it with replica_restore=auto); to begin a new database, replicate it to another path",
+		"(or have that done: by replica_restore=auto, or outwash replicate -restore-if-db-not-exists); to begin a new database, replicate it to another path",
 		s.end.TXID, s.end.writer(), s.restoreCommand(""))
 }
 

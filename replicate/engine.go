@@ -211,9 +211,9 @@ var errLost = errors.New("the source gave up what waited")
 func (e *Engine) finish(ctx context.Context, err error) {
 	state := StateFailed
 	switch {
-	case err == nil || ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+	case err == nil || errors.Is(err, ErrClosed) || ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
 		state = StateClosed
-		if errors.Is(err, errClosing) {
+		if errors.Is(err, errClosing) || errors.Is(err, ErrClosed) {
 			err = nil // Close says it itself
 		}
 	case errors.Is(err, ErrFenced):

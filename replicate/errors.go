@@ -28,7 +28,7 @@ var (
 	ErrForeign = errors.New("foreign object")
 	// ErrUnreachable: the store didn't answer; trying goes on.
 	ErrUnreachable = errors.New("store is unreachable")
-	// ErrClosed: the engine was closed.
+	// ErrClosed: the engine was closed, or its source while it was to begin.
 	ErrClosed = errors.New("engine is closed")
 
 	// ErrNoReplica: the store has no replica under this path.
@@ -62,8 +62,8 @@ func (e *FencedError) Error() string {
 		who = e.Owner.String()
 	}
 	return fmt.Sprintf("replicate: %v: %s was created by %s, session %s; "+
-		"this process stopped replicating and refuses writes: make sure that only one process writes this database, "+
-		"then open it again", ErrFenced, e.Key, who, e.Session)
+		"this process stopped replicating, and refuses writes that are its own: make sure that only one process writes this database, "+
+		"then open it, or start outwash replicate, again", ErrFenced, e.Key, who, e.Session)
 }
 
 // Is reports whether target is [ErrFenced].

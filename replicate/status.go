@@ -258,10 +258,10 @@ func remedy(err error) string {
 		target error
 		text   string
 	}{
-		{ErrFenced, "make sure that only one process writes this database, then open it again"},
+		{ErrFenced, "make sure that only one process writes this database, then open it, or start outwash replicate, again"},
 		{ErrRepair, "outwash restore -force takes the replica's state, outwash adopt the database's; replicate to another path to keep both"},
 		{ErrDiverged, "outwash restore -force takes the replica's state, outwash adopt the database's; replicate to another path to keep both"},
-		{ErrMissing, "outwash restore, or replica_restore=auto"},
+		{ErrMissing, "outwash restore, replica_restore=auto, or outwash replicate -restore-if-db-not-exists"},
 		{ErrStale, "open the database again"},
 		{ErrForeign, "move the object away, or replicate to another path"},
 		{ErrVersion, "upgrade Outwash"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -22,8 +23,11 @@ func (r *replication) start() (fleet, error) {
 			r.errs = append(r.errs, fmt.Errorf("%s: %w", t.path, errNoDatabase))
 			continue
 		}
-		if err == nil {
-			err = m.Add(r.options(t))
+		if err != nil {
+			break
+		}
+		if err = m.Add(r.options(t)); errors.Is(err, sidecar.ErrManaged) {
+			err = usagef("the file %s is listed twice, by different names", t.path)
 		}
 	}
 	for _, d := range r.directories {

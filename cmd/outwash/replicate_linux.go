@@ -232,8 +232,10 @@ func (r *replication) drop(ctx context.Context) {
 		var err error
 		if refused(s) {
 			err = r.say.refusal(s)
-		} else if _, serr := os.Stat(s.Database); errors.Is(serr, fs.ErrNotExist) {
+		} else if fi, serr := os.Stat(s.Database); errors.Is(serr, fs.ErrNotExist) {
 			err = fmt.Errorf("%s: %w", s.Database, errNoDatabase)
+		} else if serr == nil && fi.Size() == 0 && s.State == replicate.StateOpening { // content is waited for
+			err = fmt.Errorf("%s: %w: the file is empty", s.Database, errNoDatabase)
 		}
 		if err == nil {
 			continue
@@ -304,17 +306,19 @@ func (r *replication) catchUp(ctx context.Context) {
 // leftOver makes a list of what Close says, without the databases that were refused:
 // of them more is said.
 func (r *replication) leftOver(closed error) []error {
-	if closed == nil {
+	if many, ok := closed.(interface{ Unwrap() []error }); ok {
+		var list []error
+		for _, err := range many.Unwrap() {
+			list = append(list, r.leftOver(err)...)
+		}
+		return list
+	}
+	if closed == nil || slices.ContainsFunc(slices.Collect(maps.Keys(r.ended)), func(path string) bool {
+		return strings.HasPrefix(closed.Error(), "sidecar: close "+path+": ")
+	}) {
 		return nil
 	}
-	var list []error
-	for line := range strings.Lines(closed.Error()) {
-		of := func(path string) bool { return strings.Contains(line, path+":") }
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(r.ended)), of) {
-			list = append(list, fmt.Errorf("%w: %s", errBehind, plainMessage(errors.New(strings.TrimSpace(line)))))
-		}
-	}
-	return list
+	return []error{fmt.Errorf("%w: %s", errBehind, plainMessage(closed))}
 }
 
 // joinFew joins errors, and counts what would be too many to read.

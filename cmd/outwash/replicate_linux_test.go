@@ -108,6 +108,7 @@ func TestReplicateEnd(t *testing.T) {
 		{name: "fenced", list: []replicate.Status{fine, fenced}, closed: errors.New("sidecar: close /fenced: /fenced: 2 entries"), code: codeRefused,
 			want: "/fenced -> s3://b/fenced: not replicated: fenced: another writer (look for it)"},
 		{name: "both", list: []replicate.Status{fine, fenced}, closed: errors.Join(errors.New("sidecar: close /fine: away"), errors.New("sidecar: close /fenced: 2 entries")), code: codeRefused, want: "close /fine: away"},
+		{name: "names that end alike", list: []replicate.Status{fine, fenced}, closed: errors.Join(errors.New("sidecar: close /a/fenced: away\nand slow"), nil), code: codeRefused, want: "not everything is in the replica yet: close /a/fenced: away\nand slow"},
 		{name: "program", list: []replicate.Status{fine}, err: &childError{3, "exit code 3"}, code: 3, said: "everything is in the replica"},
 		{name: "program, behind", list: []replicate.Status{fine}, err: &childError{3, "exit code 3"}, closed: errors.New("sidecar: close /fine: away"), code: 3, want: "away"},
 	} {

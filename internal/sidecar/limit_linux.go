@@ -13,6 +13,8 @@ const (
 	// filesRest is for everything else: connections of databases that are being
 	// started or closed, and to stores.
 	filesRest = 256
+	// restEach is how much of that one database may need.
+	restEach = 16
 )
 
 // fileLimit warns when there are more databases than files can be opened for. Go has
@@ -20,14 +22,14 @@ const (
 type fileLimit struct{ told bool }
 
 func (l *fileLimit) check(databases int, log *slog.Logger) {
-	if l.told || databases%100 != 0 {
+	if l.told {
 		return
 	}
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return
 	}
-	if need := uint64(databases*filesEach + filesRest); need > limit.Cur {
+	if need := uint64(databases*filesEach + min(filesRest, databases*restEach)); need > limit.Cur {
 		l.told = true
 		log.Warn("too few files can be opened for so many databases: raise the limit (ulimit -Hn, LimitNOFILE= in a systemd unit, --ulimit nofile= of a container)",
 			"databases", databases, "needed", need, "limit", limit.Cur)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"regexp"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/outwash/outwash/internal/capture"
@@ -161,6 +163,10 @@ func remedy(err error) string {
 		return "put the file back, or let the one that is there take its place: outwash adopt"
 	case errors.Is(err, errBusy):
 		return "end the other process; this one goes on by itself then"
+	case errors.Is(err, syscall.EMFILE):
+		return "let this process open more files (ulimit -n, LimitNOFILE= in a systemd unit, --ulimit nofile= of a container)"
+	case errors.Is(err, fs.ErrPermission):
+		return "let this process write the database and in its directory, as its owner may; it is tried again"
 	}
 	return "none needed once the cause is gone: it is tried again"
 }

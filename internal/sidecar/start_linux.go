@@ -90,7 +90,7 @@ func (s *session) appear(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.db.closing:
-			return errClosed
+			return replicate.ErrClosed
 		case <-s.here:
 		}
 	}
