@@ -85,7 +85,7 @@ type DB struct {
 	session *session      // nil between two
 	last    replicate.Status
 	err     error     // why the last session ended, and none has begun well since
-	failing time.Time // since when err is what it is
+	failing time.Time // since when there is an err
 	ended   error     // what Close returns
 }
 
@@ -275,10 +275,10 @@ func (db *DB) failed(err error, try int) {
 	db.mu.Lock()
 	told := try == 0 && complaint(db.last.Error) == complaint(err.Error()) && (db.last.State == replicate.StateFailed || db.last.State == replicate.StateFenced)
 	again := db.err != nil && sameComplaint(db.err, err)
-	db.err = err
-	if !again {
+	if db.err == nil {
 		db.failing = time.Now()
 	}
+	db.err = err
 	db.note()
 	db.mu.Unlock()
 	db.decided()

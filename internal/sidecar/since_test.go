@@ -37,17 +37,21 @@ func TestStatusSince(t *testing.T) {
 	}
 }
 
-// A server's answer has another number each time: that is no news.
+// A server's answer has another number each time: that is no news. Another reason is,
+// but nothing goes on since the first.
 func TestSameRefusalToldOnce(t *testing.T) {
 	var log bytes.Buffer
 	tries := make(chan struct{}, 100)
-	n := 0
+	n, reason := 0, "400 Bad Request"
 	db, err := Open(t.Context(), Options{
 		Path: filepath.Join(t.TempDir(), "app.db"),
 		Open: func(context.Context) (replicate.Store, error) {
 			n++
 			tries <- struct{}{}
-			return nil, fmt.Errorf("%w: 400 Bad Request (request %d)", replicate.ErrConfig, n)
+			if n == 4 {
+				reason = "403 Forbidden"
+			}
+			return nil, fmt.Errorf("%w: %s (request %d)", replicate.ErrConfig, reason, n)
 		},
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		hooks:  hooks{backoff: time.Microsecond},
@@ -58,15 +62,15 @@ func TestSameRefusalToldOnce(t *testing.T) {
 	<-tries
 	<-db.Ready()
 	since := db.Status().StateSince
-	for range 4 {
+	for range 7 {
 		<-tries
 	}
 	if s := db.Status(); s.StateSince != since {
 		t.Errorf("failing since %s, and now since %s", since, s.StateSince)
 	}
 	db.Close(t.Context())
-	if n := strings.Count(log.String(), "replication stopped"); n != 1 {
-		t.Errorf("told %d times: %s", n, log.String())
+	if n := strings.Count(log.String(), "replication stopped"); n != 2 {
+		t.Errorf("told %d times, not for each of 2 reasons: %s", n, log.String())
 	}
 }
 
