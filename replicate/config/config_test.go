@@ -157,13 +157,15 @@ func TestForms(t *testing.T) {
 		"variable in what is ignored":        {"mcp-addr: ${NOWHERE\ndbs: [{path: /a, replica: {url: s3://b/p}}]", "/a -> s3://b/p"},
 		"dollar": {"dbs: [{path: /a, replica: {url: s3://b/p, access-key-id: id, secret-access-key: 'a$1$$ b$'}}]",
 			"/a -> s3://b/p access-key-id=id secret-access-key=a$1$$ b$"},
-		"yes":         {"dbs: [{path: /a, replica: {url: s3://b/p, force-path-style: yes}}]", "/a -> s3://b/p force-path-style=true"},
-		"off":         {"dbs: [{path: /a, replica: {url: s3://b/p, force-path-style: Off}}]", "/a -> s3://b/p force-path-style=false"},
-		"null":        {"region: r1\ndbs: [{path: /a, replica: {url: s3://b/p, region: ~}}]", "/a -> s3://b/p region=r1"},
-		"case of url": {"dbs: [{path: /a, replica: {url: S3://b/P}}]", "/a -> s3://b/P"},
-		"anchor":      {"x: &r {region: r1}\ndbs: [{path: /a, replica: {<<: *r, url: s3://b/p}}]", ""},
-		"merge":       {"dbs:\n- path: /a\n  replica: &r\n    url: s3://b/p\n    region: r1\n- path: /b\n  replica:\n    <<: *r\n    url: s3://b/q", "/a -> s3://b/p region=r1; /b -> s3://b/q region=r1"},
-		"folded":      {"dbs:\n- path: >-\n    /a\n  replica:\n    url: |-\n      s3://b/p", "/a -> s3://b/p"},
+		"yes":                     {"dbs: [{path: /a, replica: {url: s3://b/p, force-path-style: yes}}]", "/a -> s3://b/p force-path-style=true"},
+		"off":                     {"dbs: [{path: /a, replica: {url: s3://b/p, force-path-style: Off}}]", "/a -> s3://b/p force-path-style=false"},
+		"null":                    {"region: r1\ndbs: [{path: /a, replica: {url: s3://b/p, region: ~}}]", "/a -> s3://b/p region=r1"},
+		"case of url":             {"dbs: [{path: /a, replica: {url: S3://b/P}}]", "/a -> s3://b/P"},
+		"anchor":                  {"x: &r {region: r1}\ndbs: [{path: /a, replica: {<<: *r, url: s3://b/p}}]", "/a -> s3://b/p region=r1"},
+		"anchor of no mapping":    {"x: &r r1\ndbs: [{path: /a, replica: {url: s3://b/p, region: *r}}]", ""},
+		"anchor with a wrong key": {"x: &r {regoin: r1}\ndbs: [{path: /a, replica: {<<: *r, url: s3://b/p}}]", ""},
+		"merge":                   {"dbs:\n- path: /a\n  replica: &r\n    url: s3://b/p\n    region: r1\n- path: /b\n  replica:\n    <<: *r\n    url: s3://b/q", "/a -> s3://b/p region=r1; /b -> s3://b/q region=r1"},
+		"folded":                  {"dbs:\n- path: >-\n    /a\n  replica:\n    url: |-\n      s3://b/p", "/a -> s3://b/p"},
 	} {
 		c, err := config.Parse("f", []byte(tt.yaml), env)
 		switch {

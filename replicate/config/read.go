@@ -56,6 +56,8 @@ func (r *reader) keys(n *node, at level, settings []string) {
 		k := findKey(e.key, at)
 		switch {
 		case slices.Contains(settings, e.key):
+		case k == nil && at == inFile && e.model:
+			// What replicas have in common, said once: it counts where it is referred to.
 		case k == nil:
 			r.problem(e.pos, "%s", unknownKey(e.key, at, settings))
 		case k.class == ignored:

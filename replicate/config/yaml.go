@@ -52,6 +52,7 @@ type entry struct {
 	pos   // the key's
 	key   string
 	value *node
+	model bool // the value is a mapping with an anchor, to be referred to
 }
 
 // get returns the value of a key, nil if it is missing or null.
@@ -219,7 +220,8 @@ func (c *converter) mapping(out *node, values []*ast.MappingValueNode, depth int
 		if !ok {
 			return nil, &Error{Line: at.line, Column: at.column, Msg: "a key must be a name"}
 		}
-		e := entry{at, name.GetToken().Value, v}
+		_, anchor := mv.Value.(*ast.AnchorNode)
+		e := entry{at, name.GetToken().Value, v, anchor && v.kind == mapping}
 		if old, ok := first[e.key]; ok {
 			return nil, &Error{Line: at.line, Column: at.column, Msg: fmt.Sprintf("%s is given twice, first in line %d", showKey(e.key), old.line)}
 		}
