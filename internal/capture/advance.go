@@ -148,6 +148,8 @@ func (d *DB) checkFile() {
 	}
 	switch now := fingerprint(d.opts.Path); {
 	case now == d.emptied || now == "": // a file that was removed: see Replaced
+	case d.opts.Guarded && touched(d.emptied, now):
+		d.emptied = now
 	case d.free && d.emptied == "" && d.held():
 		d.emptied = now // nobody could write the file since the log was let go
 	case d.table.size() == 0 && !d.hasContent():

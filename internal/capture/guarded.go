@@ -2,6 +2,8 @@ package capture
 
 import (
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/wal"
@@ -149,10 +151,25 @@ func (d *DB) Overwritten() (bool, error) {
 	if !d.free || d.emptied == "" || d.phase != live || d.pass {
 		return false, nil
 	}
-	if now := fingerprint(d.opts.Path); now == "" || now == d.emptied {
+	switch now := fingerprint(d.opts.Path); {
+	case now == "" || now == d.emptied:
+		return false, nil
+	case touched(d.emptied, now):
+		d.emptied = now
 		return false, nil
 	}
 	return true, d.notePending()
+}
+
+// touched reports whether two fingerprints tell of a change of the file's mode, owner
+// or names alone: of its ctime. Who writes changes the mtime, too.
+func touched(was, now string) bool {
+	a, b := strings.Split(was, ":"), strings.Split(now, ":")
+	if len(a) != 6 || len(b) != 6 { // there is no ctime
+		return false
+	}
+	a[1] = b[1]
+	return slices.Equal(a, b)
 }
 
 // follows reports whether a generation of the log with these salts is one that

@@ -162,6 +162,40 @@ func TestLastToClose(t *testing.T) {
 	}
 }
 
+// TestOnlyTouched: a database whose mode or owner changes, or that gets another name, is
+// not written by that, and isn't compared.
+func TestOnlyTouched(t *testing.T) {
+	w := newWorld(t, Options{})
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal")
+	p.Must(table)
+	w.ready()
+	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
+	for _, empty := range []bool{false, true} {
+		mode := "PASSIVE"
+		if empty {
+			mode = "TRUNCATE"
+		}
+		if ck, err := p.Checkpoint(mode); err != nil || ck.Busy != 0 {
+			t.Fatal(ck, err)
+		}
+		w.eventually("slot 0", func() bool { slot, zero := w.guardState(); return zero && slot == 0 })
+		must(t, os.Chmod(w.path, 0o600))
+		must(t, os.Link(w.path, w.path+".backup"))
+		must(t, os.Remove(w.path+".backup"))
+		s := w.session()
+		if over, err := s.capture.Overwritten(); over || err != nil {
+			t.Fatal(over, err)
+		}
+		w.sync()
+	}
+	p.Must("INSERT INTO t(a) VALUES(1)")
+	w.same()
+	if n := w.logged("beginning anew"); n != 0 || w.repairs() != 0 {
+		t.Errorf("begun anew %d times, %d repairs", n, w.repairs())
+	}
+}
+
 // TestRestoreMissing: a database that is missing at the start is restored, if that
 // was asked for.
 func TestRestoreMissing(t *testing.T) {
