@@ -29,9 +29,13 @@ func (l *fileLimit) check(databases int, log *slog.Logger) {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return
 	}
-	if need := uint64(databases*filesEach + min(filesRest, databases*restEach)); need > limit.Cur {
+	if need := filesNeeded(databases); need > limit.Cur {
 		l.told = true
 		log.Warn("too few files can be opened for so many databases: raise the limit (ulimit -Hn, LimitNOFILE= in a systemd unit, --ulimit nofile= of a container)",
 			"databases", databases, "needed", need, "limit", limit.Cur)
 	}
+}
+
+func filesNeeded(databases int) uint64 {
+	return uint64(databases*filesEach + min(filesRest, databases*restEach))
 }

@@ -165,6 +165,8 @@ func remedy(err error) string {
 		return "end the other process; this one goes on by itself then"
 	case errors.Is(err, syscall.EMFILE):
 		return "let this process open more files (ulimit -n, LimitNOFILE= in a systemd unit, --ulimit nofile= of a container)"
+	case errors.Is(err, fs.ErrNotExist):
+		return "make what is missing; it is tried again"
 	case errors.Is(err, fs.ErrPermission):
 		return "let this process write the database and in its directory, as its owner may; it is tried again"
 	}

@@ -5,6 +5,10 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,5 +92,32 @@ func TestCloseUndecided(t *testing.T) {
 	defer cancel()
 	if err := db.Close(ctx); !errors.Is(err, errUndecided) {
 		t.Errorf("Close: %v", err)
+	}
+}
+
+// TestRemedies: what the system refuses has a remedy.
+func TestRemedies(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{syscall.EMFILE, "ulimit -n"},
+		{syscall.EACCES, "let this process write the database"},
+		{syscall.ENOENT, "make what is missing"},
+		{ErrRemoved, "put the file back"},
+		{syscall.EIO, "tried again"},
+	} {
+		if got := remedy(fmt.Errorf("sidecar: %w", &fs.PathError{Op: "open", Path: "/a", Err: c.err})); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %s", c.err, got)
+		}
+	}
+}
+
+// TestFilesNeeded: few databases can have too few files, too.
+func TestFilesNeeded(t *testing.T) {
+	for databases, want := range map[int]uint64{1: 24, 10: 240, 1000: 8256} {
+		if got := filesNeeded(databases); got != want {
+			t.Errorf("%d databases: %d", databases, got)
+		}
 	}
 }

@@ -79,11 +79,9 @@ func (w *Watcher) tellHooks(e fsnotify.Event) {
 	}
 }
 
-// watchRemedy says what to do where inotify(7) has no room, or nothing to watch.
+// watchRemedy says what to do where inotify(7) has no room.
 func watchRemedy(err error) string {
 	switch {
-	case errors.Is(err, syscall.ENOENT):
-		return " (make the directory)"
 	case errors.Is(err, syscall.EMFILE):
 		return " (sysctl fs.inotify.max_user_instances says how many programs of a user may watch files: raise it)"
 	case errors.Is(err, syscall.ENOSPC):
