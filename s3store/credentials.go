@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -104,11 +105,20 @@ func judgeCredentials(err *noCredentials) verdict {
 	switch {
 	case strings.Contains(err.Error(), "EC2 IMDS"), strings.Contains(err.Error(), "/latest/meta-data/"):
 		// The last that the SDK asks. A machine without metadata is one that has none.
-		return verdict{cause: "no-credentials", kind: objstore.ErrDenied, remedy: "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"}
+		return verdict{cause: "no-credentials", kind: objstore.ErrDenied, remedy: "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role" + litestreams()}
 	case status == http.StatusTooManyRequests, status >= 500, isNetError(err):
 		return verdict{cause: "credentials-away", retry: true, remedy: "credentials can't be fetched at the moment"}
 	case status >= 400:
 		return verdict{cause: "credentials-refused", kind: objstore.ErrDenied, remedy: "credentials were refused where they come from: check the role, profile or token"}
 	}
 	return verdict{cause: "no-credentials", kind: objstore.ErrDenied, remedy: "credentials can't be had as the profile or the environment says: correct it, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}
+}
+
+// litestreams helps who comes from Litestream, which reads variables of its own
+// (https://litestream.io/reference/config/, as of v0.5.18).
+func litestreams() string {
+	if os.Getenv("LITESTREAM_ACCESS_KEY_ID") == "" {
+		return ""
+	}
+	return " (LITESTREAM_ACCESS_KEY_ID is set, but read only where a configuration file names it: access-key-id: ${LITESTREAM_ACCESS_KEY_ID}, and the secret likewise)"
 }

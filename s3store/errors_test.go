@@ -140,6 +140,10 @@ func TestNoCredentials(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	checkText(t, "create", err)
+	t.Setenv("LITESTREAM_ACCESS_KEY_ID", "a")
+	if err := s.Create(t.Context(), "log/1", nil); !strings.Contains(err.Error(), "LITESTREAM_ACCESS_KEY_ID is set, but") {
+		t.Errorf("%v", err)
+	}
 
 	t.Setenv("AWS_PROFILE", "nonexistent")
 	if _, err = Open(t.Context(), "s3://bucket/path", nil); !errors.Is(err, objstore.ErrConfig) || !strings.Contains(err.Error(), "nonexistent") {
