@@ -281,7 +281,7 @@ func (r *replication) end(err error) error {
 	errs = append(errs, r.leftOver(closed)...)
 	left := joinFew(errs)
 	if left == nil && (err == nil || errors.As(err, new(*childError))) {
-		r.say.done(before)
+		r.say.done(slices.DeleteFunc(before, func(s replicate.Status) bool { return s.State == replicate.StateOpening && !exists(s.Database) }))
 	}
 	return joinFew([]error{err, left})
 }

@@ -104,6 +104,7 @@ func TestReplicateEnd(t *testing.T) {
 	}{
 		{name: "all stored", list: []replicate.Status{fine}, code: codeOK, said: "outwash: ended; everything is in the replica\n"},
 		{name: "two", list: []replicate.Status{fine, {Database: "/b"}}, code: codeOK, said: "in the replicas of 2 databases"},
+		{name: "never there", list: []replicate.Status{{Database: "/nosuch", State: replicate.StateOpening}}, code: codeOK, said: "outwash: ended; there was no database\n"},
 		{name: "behind", list: []replicate.Status{fine}, closed: errors.New("sidecar: close /fine: store is away"), code: codeBehind, want: "not everything is in the replica yet: close /fine: store is away"},
 		{name: "fenced", list: []replicate.Status{fine, fenced}, closed: errors.New("sidecar: close /fenced: /fenced: 2 entries"), code: codeRefused,
 			want: "/fenced -> s3://b/fenced: not replicated: fenced: another writer (look for it)"},
