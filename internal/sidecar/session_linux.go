@@ -138,6 +138,18 @@ func (db *DB) runSession(ctx context.Context, w *Watcher, try int) (err error) {
 func (db *DB) store(ctx context.Context) (replicate.Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	go func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-db.closing:
+		}
+		select {
+		case <-ctx.Done():
+		case <-db.closeLimit().Done():
+			cancel()
+		}
+	}()
 	s, err := db.o.Open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("sidecar: %s: %w", db.path, err)
@@ -268,7 +280,7 @@ func (s *session) drain() <-chan struct{} {
 	done := make(chan struct{})
 	s.running.Go(func() {
 		defer close(done)
-		if !s.decided() { // it is not even known where to
+		if !s.awaitDecision(s.db.closeLimit()) { // it is not even known where to
 			if s.present() {
 				err := s.undecided()
 				s.mu.Lock()
@@ -310,6 +322,26 @@ func (s *session) undecided() error {
 		return fmt.Errorf("%w: %s", errUndecided, st.Error)
 	}
 	return errUndecided
+}
+
+// awaitDecision waits until it is known how database and replica relate, as long as
+// nothing is in the way of finding out.
+func (s *session) awaitDecision(ctx context.Context) bool {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for !s.decided() {
+		if st, _ := s.status(); st.Error != "" {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.engine.Done():
+			return s.decided()
+		case <-look.C:
+		}
+	}
+	return true
 }
 
 func (s *session) decided() bool {

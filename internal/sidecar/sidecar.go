@@ -241,7 +241,7 @@ func (db *DB) run(ctx context.Context, w *Watcher) {
 		}
 	}()
 	var err error
-	for try := 0; !db.isClosing(); try++ {
+	for try := 0; try == 0 || !db.isClosing(); try++ { // closed at once, it is uploaded all the same
 		began := time.Now()
 		err = db.runSession(ctx, w, try)
 		if db.isClosing() || ctx.Err() != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/outwash/outwash/internal/objstore/faultstore"
+	"github.com/outwash/outwash/internal/stocksqlite"
 	"github.com/outwash/outwash/internal/segment"
 )
 
@@ -93,6 +94,20 @@ func TestCloseUndecided(t *testing.T) {
 	if err := db.Close(ctx); !errors.Is(err, errUndecided) {
 		t.Errorf("Close: %v", err)
 	}
+}
+
+// TestCloseAtOnce: who is closed before it is known how database and replica relate
+// waits for that, and uploads.
+func TestCloseAtOnce(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.load(stocksqlite.Work{Commits: 3})
+	w.start()
+	w.close()
+	w.ready()
+	if st := w.db.Status(); st.Uploads != 0 || st.TXID == 0 {
+		t.Errorf("the first one left %d uploads to the second, at TXID %d", st.Uploads, st.TXID)
+	}
+	w.same()
 }
 
 // TestRemedies: what the system refuses has a remedy.
