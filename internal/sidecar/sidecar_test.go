@@ -7,14 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/outwash/outwash/internal/objstore/faultstore"
-	"github.com/outwash/outwash/internal/stocksqlite"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/stocksqlite"
+	"github.com/outwash/outwash/internal/wal"
 )
 
 const table = "CREATE TABLE t(id INTEGER PRIMARY KEY, a BLOB)"
@@ -106,6 +109,43 @@ func TestCloseAtOnce(t *testing.T) {
 	w.ready()
 	if st := w.db.Status(); st.Uploads != 0 || st.TXID == 0 {
 		t.Errorf("the first one left %d uploads to the second, at TXID %d", st.Uploads, st.TXID)
+	}
+	w.same()
+}
+
+// TestDurableBeforeUpload: what is uploaded is durable in the log before, or the replica
+// would be ahead of the database after a loss of power, and refuse it.
+func TestDurableBeforeUpload(t *testing.T) {
+	var frames, durable atomic.Uint32 // of the log
+	w := newWorld(t, Options{})
+	index := func() wal.Index {
+		f, err := os.Open(w.path + "-shm")
+		must(t, err)
+		defer f.Close()
+		idx, err := wal.ReadIndex(f)
+		must(t, err)
+		return idx
+	}
+	w.opts.hooks.syncLog = func() { durable.Store(index().MaxFrame) }
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal; PRAGMA synchronous=normal")
+	p.Must(table)
+	w.ready()
+	p.Must("INSERT INTO t(a) VALUES(0)") // the claim comes before it, which has nothing in it
+	w.sync()
+	w.store.SetHooks(faultstore.Hooks{Before: func(_ context.Context, c faultstore.Call) error {
+		if c.Op == faultstore.Create && durable.Load() < frames.Load() {
+			t.Errorf("%s: %d frames are durable of %d", c.Key, durable.Load(), frames.Load())
+		}
+		return nil
+	}})
+	for range 20 {
+		p.Must("INSERT INTO t(a) VALUES(1)")
+		frames.Store(index().MaxFrame) // nothing is written until it is acknowledged
+		w.sync()
+		if durable.Load() < frames.Load() {
+			t.Fatal("the log was not made durable")
+		}
 	}
 	w.same()
 }
