@@ -69,7 +69,7 @@ var steps = []step{
 			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
 			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestForeignRandom", "vfs TestRepairBytes",
 			"vfs TestModes", "vfs TestSettings", "vfs TestConfigurationReachesDatabases", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs", "vfs TestMonth", "replicate TestRetainKeepsPromises",
-			"internal/sidecar TestPeersTwoHosts", "internal/sidecar TestPeersTruncate", "internal/sidecar TestPeersIdle", "internal/sidecar TestPeers1200Commits", "internal/sidecar TestStockRandom", "internal/sidecar TestProgram", "internal/sidecar TestOthersBugs", "internal/sidecar TestGuardHasTeeth", "internal/sidecar TestIdleMany", "internal/sidecar TestDirOfPrograms",
+			"internal/sidecar TestLoad", "internal/sidecar TestLoadUnguarded", "internal/sidecar TestDurableBeforeUpload", "internal/sidecar TestTakeOver", "internal/sidecar TestPeersTwoHosts", "internal/sidecar TestPeersTruncate", "internal/sidecar TestPeersIdle", "internal/sidecar TestPeers1200Commits", "internal/sidecar TestStockRandom", "internal/sidecar TestProgram", "internal/sidecar TestOthersBugs", "internal/sidecar TestGuardHasTeeth", "internal/sidecar TestIdleMany", "internal/sidecar TestDirOfPrograms",
 			"vfs TestSchedules", "vfs TestSchedulesHaveTeeth", "internal/crashdisk TestPowerLoss",
 			"vfs TestCopy", "vfs TestCopyHoldsNobody", "vfs TestCopyDamaged", "internal/capture TestCopyUnseenWrite",
 			"vfs TestStackRandom", "vfs TestStackRefusals",

@@ -22,7 +22,7 @@ func (w *world) again() {
 	w.ready()
 }
 
-// captures is how much of the database the running session had to look at.
+// session is the one that runs.
 func (w *world) session() *session {
 	w.db.mu.Lock()
 	defer w.db.mu.Unlock()
