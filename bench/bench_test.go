@@ -8,9 +8,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outwash/outwash/replicate"
 )
 
 // TestMain lets the test's own program be the child, too.
@@ -231,6 +234,9 @@ func TestAllMeasurements(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range measurements {
+		if m.name == "sidecar" { // builds Litestream, which takes minutes: see TestSidecarLag
+			continue
+		}
 		n := len(b.rows)
 		if err := m.run(t.Context(), b); err != nil {
 			t.Fatalf("%s: %v", m.name, err)
@@ -256,6 +262,21 @@ func TestAllMeasurements(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(dir, "run-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+// TestSidecarLag: our side of the measurement that has Litestream beside it.
+func TestSidecarLag(t *testing.T) {
+	dir := t.TempDir()
+	b := &bench{dir: dir, runs: 1, say: func(string, ...any) {}}
+	got, err := sidecarLagTask(t.Context(), b, sidecarLagArgs{
+		Database: filepath.Join(dir, "a.db"), Replica: b.replica("file", dir, "lag"), MaxLag: replicate.AsFast, For: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got.Result.Lags); n != sidecarRate || slices.Min(got.Result.Lags) <= 0 || len(got.Result.Uploads) == 0 {
+		t.Errorf("%d commits: %v", n, got.Result)
 	}
 }
 
