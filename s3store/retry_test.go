@@ -67,18 +67,34 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	}
 }
 
+// deadline is a context whose time is over when the test says so.
+type deadline struct {
+	context.Context
+	done chan struct{}
+}
+
+func (d *deadline) Done() <-chan struct{} { return d.done }
+
+func (d *deadline) Err() error {
+	select {
+	case <-d.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
 // When the caller's time is over, the error says what took it.
 func TestDeadlineSaysWhy(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 503, "SlowDown", "Please reduce your request rate.")
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	s.pause = func(ctx context.Context, _ time.Duration) error {
-		<-ctx.Done()
-		return ctx.Err()
+	over := &deadline{t.Context(), make(chan struct{})}
+	s.pause = func(context.Context, time.Duration) error {
+		close(over.done)
+		return over.Err()
 	}
-	err := s.Create(ctx, "log/1", nil)
+	err := s.Create(over, "log/1", nil)
 	if !errors.Is(err, context.DeadlineExceeded) || objstore.Permanent(err) || !strings.Contains(err.Error(), "SlowDown: Please reduce your request rate.") {
 		t.Errorf("%v", err)
 	}
