@@ -10,6 +10,7 @@ import (
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/testclock"
 )
 
 // A program that opens, writes a row and closes makes no further requests for
@@ -113,14 +114,14 @@ func TestExportAtClose(t *testing.T) {
 // A log segment ends at each position that a copy may turn out to be of, and an
 // upload is not put off while a copy waits for it.
 func TestExportDoesNotWaitForMaxLag(t *testing.T) {
-	clock := &manualClock{now: time.UnixMicro(1_700_000_000_000_000)}
+	clock := testclock.New(time.UnixMicro(1_700_000_000_000_000))
 	mc := newMachine(t, objstore.NewMem(), 6)
 	mc.clock = clock
 	p := mc.open(condense(time.Hour, 24*time.Hour), func(o *EngineOptions) { o.MaxLag = 30 * time.Minute })
 	p.src.onCopy = func(int) { mc.m.commit() }
 	mc.m.commit()
 	p.sync(t)
-	clock.advance(61 * time.Minute)
+	clock.Move(61 * time.Minute)
 	mc.m.commit()
 	until(t, func() bool { return len(exportsOf(t, mc.store)) == 1 })
 	p.close(t)

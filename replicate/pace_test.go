@@ -12,54 +12,8 @@ import (
 
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
+	"github.com/outwash/outwash/internal/testclock"
 )
-
-// manualClock stands still until it is advanced.
-type manualClock struct {
-	mu     sync.Mutex
-	now    time.Time
-	timers []manualTimer
-}
-
-type manualTimer struct {
-	at time.Time
-	ch chan time.Time
-}
-
-func (c *manualClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *manualClock) After(d time.Duration) <-chan time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ch := make(chan time.Time, 1)
-	c.timers = append(c.timers, manualTimer{c.now.Add(d), ch})
-	return ch
-}
-
-func (c *manualClock) waiting() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.timers)
-}
-
-func (c *manualClock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-	var rest []manualTimer
-	for _, t := range c.timers {
-		if t.at.After(c.now) {
-			rest = append(rest, t)
-		} else {
-			t.ch <- c.now
-		}
-	}
-	c.timers = rest
-}
 
 func until(t *testing.T, f func() bool) {
 	t.Helper()
@@ -73,7 +27,7 @@ func until(t *testing.T, f func() bool) {
 // The first commit after a pause goes at once; those that follow share the
 // upload that MaxLag allows; Sync doesn't wait for it; idle costs nothing.
 func TestMaxLag(t *testing.T) {
-	clock := &manualClock{now: time.UnixMicro(1_700_000_000_000_000)}
+	clock := testclock.New(time.UnixMicro(1_700_000_000_000_000))
 	fs := faultstore.New(objstore.NewMem())
 	mc := newMachine(t, fs, 6)
 	mc.clock = clock
@@ -82,15 +36,15 @@ func TestMaxLag(t *testing.T) {
 		t.Fatal(err)
 	}
 	mc.m.commit()
-	until(t, func() bool { return p.Status().Uploads == 2 && clock.waiting() == 1 })
+	until(t, func() bool { return p.Status().Uploads == 2 && clock.Waiting() == 1 })
 	for range 5 {
 		mc.m.commit()
 	}
-	clock.advance(999 * time.Millisecond)
+	clock.Move(999 * time.Millisecond)
 	if s := p.Status(); s.Uploads != 2 || s.Backlog != 5 || s.LagSeconds < 0.9 || s.Captured <= s.TXID {
 		t.Fatalf("%+v", s)
 	}
-	clock.advance(time.Millisecond)
+	clock.Move(time.Millisecond)
 	until(t, func() bool { return p.Status().Backlog == 0 })
 	if s := p.Status(); s.Uploads != 3 || s.LagSeconds != 0 || s.Captured != s.TXID {
 		t.Fatalf("%+v", s)
@@ -100,10 +54,10 @@ func TestMaxLag(t *testing.T) {
 	if s := p.Status(); s.Uploads != 4 {
 		t.Fatalf("%+v", s)
 	}
-	until(t, func() bool { return clock.waiting() > 0 })
-	clock.advance(time.Second)
+	until(t, func() bool { return clock.Waiting() > 0 })
+	clock.Move(time.Second)
 	requests := fs.Total()
-	clock.advance(time.Hour)
+	clock.Move(time.Hour)
 	if fs.Total() != requests || p.Status().Uploads != 4 {
 		t.Fatal("an idle engine makes requests")
 	}
@@ -180,7 +134,7 @@ func TestCancelledContextStops(t *testing.T) {
 
 // The status says since when its state is what it is.
 func TestStateSince(t *testing.T) {
-	clock := &manualClock{now: time.UnixMicro(1_700_000_000_000_000)}
+	clock := testclock.New(time.UnixMicro(1_700_000_000_000_000))
 	fs := faultstore.New(objstore.NewMem())
 	mc := newMachine(t, fs, 6)
 	mc.clock = clock
@@ -194,11 +148,11 @@ func TestStateSince(t *testing.T) {
 	if s := p.Status(); s.State != StateReplicating || !s.StateSince.Equal(begun) {
 		t.Fatalf("%s since %s", s.State, s.StateSince)
 	}
-	clock.advance(time.Minute)
+	clock.Move(time.Minute)
 	fs.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error { return faultstore.ErrInjected }})
 	mc.m.commit()
-	until(t, func() bool { return p.Status().State == StateUnreachable && clock.waiting() > 0 })
-	clock.advance(time.Minute)
+	until(t, func() bool { return p.Status().State == StateUnreachable && clock.Waiting() > 0 })
+	clock.Move(time.Minute)
 	until(t, func() bool { return p.Status().Retries >= 2 })
 	if s := p.Status(); !s.StateSince.Equal(begun.Add(time.Minute)) {
 		t.Fatalf("%s since %s", s.State, s.StateSince)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/testclock"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -31,7 +32,7 @@ func TestHistoryOfSQL(t *testing.T) {
 }
 
 func historyOfSQL(t *testing.T, mode string) {
-	clock := newStillClock()
+	clock := testclock.New(time.Now())
 	w := newWorld(t, Options{
 		hooks: hooks{clock: clock},
 		Keep:  replicate.Keep{PagesEvery: time.Hour, SnapshotEvery: 5 * time.Hour},
@@ -74,13 +75,13 @@ func historyOfSQL(t *testing.T, mode string) {
 		}
 		for range 8 {
 			before := count()
-			clock.move(time.Hour + time.Minute)
+			clock.Move(time.Hour + time.Minute)
 			for end := time.Now().Add(20 * time.Second); count() == before; runtime.Gosched() {
 				if time.Now().After(end) {
 					s, err := Stat(w.path)
 					t.Fatalf("nothing was written: %+v, %v", s, err)
 				}
-				clock.move(time.Millisecond) // waits between attempts
+				clock.Move(time.Millisecond) // waits between attempts
 			}
 		}
 		stop.Store(true)

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/testclock"
 	"github.com/outwash/outwash/replicate"
 )
 
 // TestHistorySettings: what the DSN says of history reaches the engine, Options where
 // it says nothing; the first open decides. Stat and PRAGMA say how far it has come.
 func TestHistorySettings(t *testing.T) {
-	clock := newStillClock()
+	clock := testclock.New(time.Now())
 	opts := Options{Keep: replicate.Keep{PagesEvery: time.Hour, SnapshotEvery: 10 * time.Hour}}
 	opts.hooks.clock = clock
 	w := newWorld(t, opts)
@@ -40,7 +41,7 @@ func TestHistorySettings(t *testing.T) {
 	// Another open says something else: the first one counts.
 	o := w.open("replica_pages_every=never", "replica_snapshot_every=never")
 	for i := range 6 {
-		clock.move(31 * time.Minute)
+		clock.Move(31 * time.Minute)
 		until(t, "what is due is written", func() bool {
 			// It is looked at after an upload, unless something is being written.
 			exec(t, o, "UPDATE t SET b=random() WHERE a=1")

@@ -17,13 +17,14 @@ import (
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/testclock"
 	"github.com/outwash/outwash/replicate"
 )
 
 // A month is a database that lives for so long, as the clock of everything says.
 type month struct {
 	*world
-	clock  *stillClock
+	clock  *testclock.Clock
 	rng    *rand.Rand
 	began  time.Time
 	c      *sqlite3.Conn
@@ -37,9 +38,8 @@ type month struct {
 }
 
 func newMonth(t *testing.T) *month {
-	m := &month{clock: newStillClock(), rng: rand.New(rand.NewPCG(35, 1)), states: map[uint64][32]byte{}, log: map[int]int{}}
-	m.clock.now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	m.began = m.clock.now
+	m := &month{clock: testclock.New(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), rng: rand.New(rand.NewPCG(35, 1)), states: map[uint64][32]byte{}, log: map[int]int{}}
+	m.began = m.clock.Now()
 	opts := Options{}
 	opts.hooks.clock = m.clock
 	opts.hooks.limits = func(o *capture.Options) { o.Now = m.clock.Now }
@@ -103,7 +103,7 @@ func (m *month) sync() {
 			m.t.Fatalf("%s: what is due isn't done: %+v, %+v", m.clock.Now(), s.History, s.Retention)
 		case now.After(next):
 			next = now.Add(100 * time.Millisecond)
-			m.clock.move(time.Second)
+			m.clock.Move(time.Second)
 			m.change()
 			m.uploaded()
 		}
@@ -148,10 +148,10 @@ func (m *month) hour(commits int) {
 	m.t.Helper()
 	end := m.clock.Now().Add(time.Hour)
 	for range commits {
-		m.clock.move(time.Duration(1+m.rng.IntN(600)) * time.Second)
+		m.clock.Move(time.Duration(1+m.rng.IntN(600)) * time.Second)
 		m.commit()
 	}
-	m.clock.move(end.Sub(m.clock.Now()))
+	m.clock.Move(end.Sub(m.clock.Now()))
 }
 
 // promised lists the TXIDs that docs/history.md promises by what is listed.

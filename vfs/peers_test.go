@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/outwash/outwash/internal/mirror"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
+	"github.com/outwash/outwash/internal/testclock"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -36,43 +36,6 @@ import (
 //	local disk for staging                      TestPeersStaging
 //
 // Their bugs are in others_test.go.
-
-// stillClock stands still, unless it is moved.
-type stillClock struct {
-	mu     sync.Mutex
-	now    time.Time
-	timers map[chan time.Time]time.Time
-}
-
-func newStillClock() *stillClock {
-	return &stillClock{now: time.Now(), timers: map[chan time.Time]time.Time{}}
-}
-
-func (c *stillClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *stillClock) After(d time.Duration) <-chan time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ch := make(chan time.Time, 1)
-	c.timers[ch] = c.now.Add(d)
-	return ch
-}
-
-func (c *stillClock) move(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-	for ch, at := range c.timers {
-		if !at.After(c.now) {
-			ch <- c.now
-			delete(c.timers, ch)
-		}
-	}
-}
 
 // until polls, for as long as the slowest machine may take.
 func until(t *testing.T, what string, ok func() bool) {
@@ -152,7 +115,7 @@ func TestPeersTruncate(t *testing.T) {
 // request and no waiting: the clock stands still. Without commits there is no
 // request at all, however much time passes.
 func TestPeersOneUpload(t *testing.T) {
-	clock := newStillClock()
+	clock := testclock.New(time.Now())
 	opts := Options{MaxLag: time.Second}
 	opts.hooks.clock = clock
 	w := newWorld(t, opts)
@@ -161,7 +124,7 @@ func TestPeersOneUpload(t *testing.T) {
 	txid := w.sync()
 	var longest time.Duration
 	for i := range 20 {
-		clock.move(2 * time.Second) // a pause
+		clock.Move(2 * time.Second) // a pause
 		before := w.store.Total()
 		start := time.Now()
 		exec(t, c, fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
@@ -183,7 +146,7 @@ func TestPeersOneUpload(t *testing.T) {
 // while it isn't, however often it is looked at. That history is left alone as well is
 // TestMonth's: what the last upload began may end while the clock moves here.
 func TestPeersIdle(t *testing.T) {
-	clock := newStillClock()
+	clock := testclock.New(time.Now())
 	const off = replicate.Forever
 	opts := Options{MaxLag: time.Second, Keep: replicate.Keep{Log: off, Pages: off, Snapshots: off, PagesEvery: off, SnapshotEvery: off}}
 	opts.hooks.clock = clock
@@ -198,7 +161,7 @@ func TestPeersIdle(t *testing.T) {
 			looks := db.capture.Stats().Captures
 			db.capture.Signal()
 			until(t, "capture looks", func() bool { return db.capture.Stats().Captures > looks })
-			clock.move(time.Hour)
+			clock.Move(time.Hour)
 		}
 		if n := w.store.Total() - before; n != 0 {
 			t.Errorf("%d requests while idle", n)

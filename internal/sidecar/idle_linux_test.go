@@ -12,47 +12,9 @@ import (
 
 	"github.com/outwash/outwash/internal/objstore"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
+	"github.com/outwash/outwash/internal/testclock"
 	"github.com/outwash/outwash/replicate"
 )
-
-// handClock is moved by hand.
-type handClock struct {
-	mu    sync.Mutex
-	now   time.Time
-	waits []handWait
-}
-
-type handWait struct {
-	at time.Time
-	c  chan time.Time
-}
-
-func (c *handClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *handClock) After(d time.Duration) <-chan time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	w := handWait{c.now.Add(d), make(chan time.Time, 1)}
-	c.waits = append(c.waits, w)
-	return w.c
-}
-
-// move lets time pass, and returns how many waited for it.
-func (c *handClock) move(d time.Duration) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-	n := len(c.waits)
-	for _, w := range c.waits {
-		w.c <- c.now
-	}
-	c.waits = nil
-	return n
-}
 
 // used is what the process has of memory, in heap and stacks, and of goroutines.
 func used() (bytes, goroutines int) {
@@ -73,7 +35,7 @@ func TestIdleMany(t *testing.T) {
 		mostFiles  = filesEach
 	)
 	dir := smallDatabases(t, databases)
-	clock := &handClock{now: time.Now()}
+	clock := testclock.New(time.Now())
 	bytesBefore, routinesBefore := used()
 	filesBefore := openFiles(t)
 
@@ -117,7 +79,7 @@ func TestIdleMany(t *testing.T) {
 		t.Errorf("%d requests to take up %d databases", before, databases)
 	}
 	for range 3 {
-		clock.move(20 * time.Minute)
+		clock.Move(20 * time.Minute)
 		m.opts.Watcher.all(true)     // the sweep
 		must(t, m.Sync(t.Context())) // all have looked
 		must(t, smallStatuses(m, "replicating"))
@@ -125,7 +87,7 @@ func TestIdleMany(t *testing.T) {
 	if n := requests() - before; n != 0 {
 		t.Errorf("%d requests in an hour in which nobody wrote", n)
 	}
-	if n := clock.move(0); n != 0 {
+	if n := clock.Waiting(); n != 0 {
 		t.Errorf("%d engines wait for the time", n)
 	}
 	size, routines := used()

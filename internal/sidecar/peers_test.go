@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
+	"github.com/outwash/outwash/internal/testclock"
 
 	"github.com/outwash/outwash/internal/mirror"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
@@ -242,7 +243,7 @@ func TestPeersTruncate(t *testing.T) {
 // TestPeersOneUpload: between a commit and its object in the store there is one
 // request and no waiting: the clock stands still.
 func TestPeersOneUpload(t *testing.T) {
-	clock := newStillClock()
+	clock := testclock.New(time.Now())
 	h := newHost(t, nil)
 	h.opts.MaxLag = time.Second
 	h.opts.Clock(clock)
@@ -251,7 +252,7 @@ func TestPeersOneUpload(t *testing.T) {
 	txid := h.ready()
 	var took []time.Duration
 	for i := range 40 {
-		clock.move(2 * time.Second) // a pause
+		clock.Move(2 * time.Second) // a pause
 		before := h.store.Total()
 		p.Must(fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
 		began := time.Now()
@@ -275,7 +276,7 @@ func TestPeersOneUpload(t *testing.T) {
 // TestPeersIdle: an idle database makes no request, neither while programs have it
 // open nor after, nor when it is only read.
 func TestPeersIdle(t *testing.T) {
-	clock := newStillClock()
+	clock := testclock.New(time.Now())
 	const off = replicate.Forever
 	h := newHost(t, nil)
 	h.opts.MaxLag = time.Second
@@ -289,7 +290,7 @@ func TestPeersIdle(t *testing.T) {
 		before := h.store.Total()
 		for range 30 {
 			do()
-			clock.move(time.Hour)
+			clock.Move(time.Hour)
 		}
 		time.Sleep(200 * time.Millisecond) // what was to come has come: nothing is waited for
 		if n := h.store.Total() - before; n != 0 {
