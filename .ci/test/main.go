@@ -17,6 +17,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -32,14 +33,12 @@ const module = "github.com/outwash/outwash/"
 
 // step is one run of go test.
 type step struct {
-	name  string
-	about string
-	args  []string
-	dir   string // of another module
-	// onlyDriver: of the packages only those that depend on the SQLite driver.
-	onlyDriver bool
-	// must names tests that have to pass: PACKAGE TEST.
-	must []string
+	name       string
+	about      string
+	args       []string
+	dir        string // of another module
+	onlyDriver bool   // of the packages only those that depend on the SQLite driver
+	must       tests  // that have to pass
 }
 
 var native = []string{"-modfile=go35.mod", "-tags=driver35"}
@@ -48,51 +47,19 @@ var steps = []step{
 	{
 		name: "all", about: "everything, with driver v0.32 (SQLite run by wazero)",
 		args: []string{"-timeout=9m", "./vfs", "./..."}, // the longest first, beside the others
-		must: []string{
-			"cmd/outwash TestScript", "cmd/outwash TestS3", "cmd/outwash TestCycle", "cmd/outwash TestRefusals", "cmd/outwash TestLargeUpload", "cmd/outwash TestOperations", "cmd/outwash TestS3Doc", "cmd/outwash TestSecrets",
-			"internal/drvtest TestMptest", "internal/drvtest TestWALStress", "internal/drvtest TestModFiles",
-			"internal/killtest TestKill", "internal/killtest TestKillSidecar", "internal/killtest TestTwoInOneProcess", "internal/killtest TestTwoProcesses",
-			"internal/killtest TestStalledWriter", "internal/killtest TestPausedWriter",
-			"internal/model TestProtocol", "internal/model TestPlantedBugs",
-			"cmd/outwash TestReplicateKilled", "cmd/outwash TestScript/prune", "cmd/outwash TestScript/replicate", "cmd/outwash TestScript/replicate_exec", "cmd/outwash TestScript/replicate_refused", "cmd/outwash TestScript/replicate_config", "cmd/outwash TestS3/replicate", "cmd/outwash TestReplicateSignals", "cmd/outwash TestReplicateEnd", "replicate/config TestDirectories", "internal/shell TestSplit", "cmd/outwash TestScript/snapshot", "cmd/outwash TestScript/verify", "cmd/outwash TestAdoptDeletesNothing",
-			"cmd/outwash TestScript/status", "cmd/outwash TestStatusVerdicts", "internal/status TestLiveSocketIsKept", "internal/status TestStaleSocket", "internal/status TestHostileReports", "vfs TestStatusSocket", "vfs TestPeek",
-			"cmd/outwash TestDoctorAtAWS", "cmd/outwash TestDoctorUnderPolicies", "cmd/outwash TestDoctorInterrupted", "internal/doctor TestDenied", "internal/doctor TestHealthy", "internal/doctor TestConnections", "internal/rclone TestConforms", "internal/rclone TestDeviations", "internal/versitygw TestUsers", "internal/stocksqlite TestProcess", "internal/stocksqlite TestWorker", "internal/s3proxy TestTLS", "internal/s3proxy TestClock",
-			"internal/objstore TestFileConforms", "internal/objstore TestMemConforms",
-			"internal/segment TestGolden", "internal/segment TestBlockAllocations",
-			"replicate TestCrashAtEveryFailpoint", "replicate TestExportCrash", "replicate TestExports", "vfs TestHistoryOfSQL", "replicate TestTwoWritersOneEmptyPath",
-			"replicate TestRestoreWithWhatIsLeft", "replicate TestRestoreWhileRetaining", "replicate TestObjectsRetiredMeanwhile", "replicate TestRetain", "replicate TestWriteSnapshot",
-			"replicate TestVerifyEachObjectDeleted", "replicate TestVerifyEachRegionFlipped", "replicate TestVerifySpliced", "replicate TestVerifyWhileWritten", "replicate TestVerifyLife",
-			"replicate/config TestGuide", "replicate/config TestErrors", "replicate/config TestSecretsStaySecret", "replicate/config Example",
-			"replicate TestFigures", "replicate/metrics TestCollector", "replicate/metrics TestLatenciesOnlyGrow", "internal/service TestJudge", "internal/service TestHeartbeat", "internal/service TestHeartbeatSecret", "internal/service TestReady",
-			"internal/service TestAlertRules", "internal/service TestDashboard", "internal/service TestMetricsDoc", "cmd/outwash TestReplicateService", "cmd/outwash TestServiceDoc", "cmd/outwash TestServiceUnit",
-			"s3store TestConforms", "s3store TestConformsWithChecksums", "s3store TestAddress", "s3store TestProvidersRequests", "s3store TestSettingsOnRequests", "s3store TestSecretsInURLs", "s3store TestCredentialSources", "s3store TestProxy", "s3store TestSweepRealServer", "s3store TestWebPageIsNoAnswer", "s3store TestNotFoundBySomebodyElse", "s3store TestDisturbance", "s3store TestStringRoundTrip",
-			"vfs Example", "vfs TestRandom", "vfs TestGatesHaveTeeth", "vfs TestCrashAfterGate", "vfs TestFirstContact",
-			"vfs TestP1SpilledCommit", "vfs TestP8ForeignWriter", "vfs TestHoleFailedCommitOtherProcess", "vfs TestRepairForeign", "vfs TestForeignRandom", "vfs TestRepairBytes",
-			"vfs TestModes", "vfs TestSettings", "vfs TestConfigurationReachesDatabases", "vfs TestLockPage", "vfs TestPeers1200Commits", "vfs TestPeersTwoHosts", "vfs TestOthersBugs", "vfs TestMonth", "replicate TestRetainKeepsPromises",
-			"internal/sidecar TestLoad", "internal/sidecar TestLoadUnguarded", "internal/sidecar TestDurableBeforeUpload", "internal/sidecar TestTakeOver", "internal/sidecar TestPeersTwoHosts", "internal/sidecar TestPeersTruncate", "internal/sidecar TestPeersIdle", "internal/sidecar TestPeers1200Commits", "internal/sidecar TestStockRandom", "internal/sidecar TestProgram", "internal/sidecar TestOthersBugs", "internal/sidecar TestGuardHasTeeth", "internal/sidecar TestIdleMany", "internal/sidecar TestDirOfPrograms",
-			"vfs TestSchedules", "vfs TestSchedulesHaveTeeth", "internal/crashdisk TestPowerLoss",
-			"vfs TestCopy", "vfs TestCopyHoldsNobody", "vfs TestCopyDamaged", "internal/capture TestCopyUnseenWrite",
-			"vfs TestStackRandom", "vfs TestStackRefusals",
-			"vfs TestTableContinue", "vfs TestTableRepair", "vfs TestTableMissing", "vfs TestTableMissingButSpooled", "vfs TestTableEarlierPosition",
-			"vfs TestTablePinned", "vfs TestTableStaleCopy", "vfs TestTableDiverged", "vfs TestTableTorn", "vfs TestTableUnreachable",
-			"vfs TestRandomModes", "vfs TestBacklogLimits", "vfs TestDiskFullSpool", "vfs TestDiskFullDatabase", "vfs TestOutageAtStart",
-		},
+		must: mustAll,
 	},
 	lives("schedules", 1000, 4500),
 	lives("schedules2", 5500, 4500),
 	{
 		name: "driver35", about: "what depends on the driver, with v0.35 (SQLite translated to Go)",
-		// What the tests left out are about is the way to a server, a clock's month, a lock's
-		// timeout, or another program's SQLite: these know no driver.
-		args: append(slices.Clone(native), "-timeout=9m", "-skip=^(TestCycle|TestRefusals|TestLargeUpload|TestMonth|TestCopyExclusive|TestKillSidecar|TestReplicateKilled|TestPeers1200Commits|TestProgram|TestPython)$"), onlyDriver: true,
-		must: []string{"cmd/outwash TestScript", "cmd/outwash TestS3", "internal/killtest TestKill", "vfs TestRandom", "vfs TestGatesHaveTeeth"},
+		args: append(slices.Clone(native), "-timeout=9m", skip(notDriver35)), onlyDriver: true,
+		must: mustDriver35,
 	},
 	{
 		name: "race", about: "what is concurrent, under the race detector, with fewer rounds (-short)",
-		// The race detector allocates, which the first test counts. The others are long
-		// and have one goroutine of their own: the steps above run them.
-		args: []string{"-race", "-short", "-timeout=9m", "-skip=^(TestBlockAllocations|TestLockPage|TestSettings|TestModes|TestStackModes|TestSchedulesHaveTeeth|TestGatesHaveTeeth|TestPeers.*|TestOthersBugs|TestRepair.*|TestHole.*|TestTable.*|TestCopy(CannotKeepUp|Damaged|Exclusive|Lost|AfterStart)|TestHistoryOfSQL|TestMonth|TestStackRandom|TestRetainKeepsPromises|TestRetainClockJumps|TestVerifyEach.*|TestDryRunSays.*|TestP[0-9].*)$", "./vfs", "./replicate", "./s3store", "./internal/capture", "./internal/local", "./internal/objstore/...", "./internal/segment"},
-		must: []string{"vfs TestRandom", "vfs TestFirstContact", "replicate TestTwoWritersOneEmptyPath", "replicate TestExports", "replicate TestRestoreWhileRetaining", "replicate TestVerifyWhileWritten", "s3store TestConforms", "internal/objstore TestMemConforms"},
+		args: []string{"-race", "-short", "-timeout=9m", skip(notRace), "./vfs", "./replicate", "./s3store", "./internal/capture", "./internal/local", "./internal/objstore/...", "./internal/segment"},
+		must: mustRace,
 	},
 	{name: "bench", about: "the benchmarks' own tests", args: []string{"-timeout=5m", "./..."}, dir: "bench"},
 }
@@ -106,7 +73,7 @@ func lives(name string, seed, n int) step {
 	return step{
 		name: name, about: fmt.Sprintf("lives of a database, with crashes and losses of power, from %d on", seed),
 		args: append(slices.Clone(native), "-timeout=9m", "-run=^TestSchedules$", "./vfs", fmt.Sprint("-seed=", seed), fmt.Sprint("-lives=", n), "-at-a-time=16"),
-		must: []string{"vfs TestSchedules"},
+		must: tests{"vfs": "TestSchedules"},
 	}
 }
 
@@ -257,9 +224,11 @@ func (s step) run(ctx context.Context, verbose bool) *result {
 	case r.passed == 0:
 		r.problem("no test ran")
 	}
-	for _, m := range s.must {
-		if !c.passed[m] {
-			r.problem("%s has to pass in this step, and did not run or pass", m)
+	for _, pkg := range slices.Sorted(maps.Keys(s.must)) {
+		for test := range strings.FieldsSeq(s.must[pkg]) {
+			if !c.passed[pkg+" "+test] {
+				r.problem("%s %s has to pass in this step, and did not run or pass", pkg, test)
+			}
 		}
 	}
 	return r
