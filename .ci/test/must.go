@@ -78,12 +78,16 @@ var mustRace = tests{
 }
 
 // notRace are left out under the race detector: it allocates, which the first counts;
-// the others are long and have one goroutine of their own: other steps run them.
+// the others are long and have one goroutine of their own, or are about texts and
+// requests: other steps run them.
 const notRace = `
-	TestBlockAllocations TestCopy(CannotKeepUp|Damaged|Exclusive|Lost|AfterStart) TestDryRunSays.*
-	TestGatesHaveTeeth TestHistoryOfSQL TestHole.* TestLockPage TestModes TestMonth TestOthersBugs TestP[0-9].*
-	TestPeers.* TestRepair.* TestRetainClockJumps TestRetainKeepsPromises TestSchedulesHaveTeeth TestSettings
-	TestStackModes TestStackRandom TestTable.* TestVerifyEach.*`
+	TestBlockAllocations TestCopy(CannotKeepUp|Damaged|Exclusive|Lost|AfterStart) TestCredentialsUnavailable
+	TestDryRunSays.* TestErrorTexts TestExportCrash TestForeignRandom TestGatesHaveTeeth TestHistoryOfSQL
+	TestHole.* TestLockPage TestModes TestMonth TestOthersBugs TestP[0-9].* TestPageHashesFromIndexes TestPageSizeChanges
+	TestPeers.* TestProvidersRequests TestProxy TestRandomLife TestRandomModes TestRandomPowerLoss TestRepair.*
+	TestReplicateAndRestoreEveryTXID TestRequestsOfTime TestRetainClockJumps TestRetainKeepsPromises
+	TestSchedulesHaveTeeth TestSettings TestSettingsOnRequests TestStack(FirstContact|Modes|Random) TestStringRoundTrip
+	TestTable.* TestTrack TestVerify(Each.*|Life|RandomLines|Spliced|Whole)`
 
 // skip is the argument of go test that leaves out names.
 func skip(names string) string {
