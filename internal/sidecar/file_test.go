@@ -58,11 +58,7 @@ func TestLinkToNothing(t *testing.T) {
 // TestLastToClose: whoever is the last to let a database go, all is in its file then, as
 // it is without a sidecar; and the next start needn't read it.
 func TestLastToClose(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
 	w.sync()
 	want := w.image()
@@ -82,11 +78,7 @@ func TestLastToClose(t *testing.T) {
 // TestOnlyTouched: a database whose mode or owner changes, or that gets another name, is
 // not written by that, and isn't compared.
 func TestOnlyTouched(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
 	for _, empty := range []bool{false, true} {
 		mode := "PASSIVE"
@@ -116,10 +108,7 @@ func TestOnlyTouched(t *testing.T) {
 // TestRestoreMissing: a database that is missing at the start is restored, if that
 // was asked for.
 func TestRestoreMissing(t *testing.T) {
-	w := newWorld(t, Options{Restore: true})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
+	w, p := walWorld(t, Options{Restore: true})
 	p.Must("INSERT INTO t(a) VALUES(42)")
 	w.ready()
 	w.close()
@@ -148,11 +137,7 @@ func TestRestoreMissing(t *testing.T) {
 
 // TestMissing: without Restore it is refused, and what to do is said.
 func TestMissing(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	w.close()
 	must(t, p.Close())
 	image, err := os.ReadFile(w.path)
@@ -181,10 +166,7 @@ func TestMissing(t *testing.T) {
 // TestRecreated: a database that is deleted and made anew while it is replicated is
 // never mixed with the one before: it is refused, until adopt lets it in.
 func TestRecreated(t *testing.T) {
-	w := newWorld(t, Options{hooks: hooks{backoff: 20 * time.Millisecond}})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
+	w, p := walWorld(t, Options{hooks: hooks{backoff: 20 * time.Millisecond}})
 	p.Must("INSERT INTO t(a) VALUES(randomblob(20000))")
 	w.ready()
 	p.Must("INSERT INTO t(a) VALUES('old')")
@@ -217,11 +199,7 @@ func TestRecreated(t *testing.T) {
 // TestOverwritten: another database is copied over the file, under its log: the
 // change is found, and is the next entry.
 func TestOverwritten(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	p.Must("INSERT INTO t(a) VALUES('old')")
 	if ck, err := p.Checkpoint("TRUNCATE"); err != nil || ck.Busy != 0 {
 		t.Fatal(ck, err)

@@ -77,6 +77,24 @@ func newWorld(t testing.TB, opts Options) *world {
 	return w
 }
 
+// walWorld is a world with a database in WAL mode and the program that writes it.
+func walWorld(t testing.TB, opts Options) (*world, *stocksqlite.Process) {
+	t.Helper()
+	w := newWorld(t, opts)
+	p := w.stock()
+	p.Must("PRAGMA journal_mode=wal")
+	p.Must(table)
+	return w, p
+}
+
+// replicatedWorld is a walWorld whose sidecar has begun.
+func replicatedWorld(t testing.TB, opts Options) (*world, *stocksqlite.Process) {
+	t.Helper()
+	w, p := walWorld(t, opts)
+	w.ready()
+	return w, p
+}
+
 type writer func([]byte)
 
 func (w writer) Write(p []byte) (int, error) {

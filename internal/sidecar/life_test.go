@@ -58,11 +58,7 @@ func TestJournalDelete(t *testing.T) {
 
 // TestPageSizeChanged: while stopped.
 func TestPageSizeChanged(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	p.Must("INSERT INTO t(a) VALUES(randomblob(10000))")
 	w.same()
 	w.close()
@@ -76,10 +72,7 @@ func TestPageSizeChanged(t *testing.T) {
 
 // TestVacuum: while the sidecar runs.
 func TestVacuum(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
+	w, p := walWorld(t, Options{})
 	p.Must("INSERT INTO t(a) WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<500) SELECT randomblob(3000) FROM n")
 	w.ready()
 	p.Must("DELETE FROM t WHERE id%2")
@@ -99,11 +92,7 @@ func TestVacuum(t *testing.T) {
 // TestSecondProcess: another sidecar is refused as long as the first one runs, and
 // goes on by itself then; so is a program with the VFS.
 func TestSecondProcess(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	o := w.opts
 	o.hooks.backoff = 10 * time.Millisecond
 	second, err := Open(context.Background(), o)
@@ -130,11 +119,7 @@ func TestSecondProcess(t *testing.T) {
 
 // TestFenced: final until the sidecar is started anew.
 func TestFenced(t *testing.T) {
-	w := newWorld(t, Options{hooks: hooks{backoff: 10 * time.Millisecond}})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{hooks: hooks{backoff: 10 * time.Millisecond}})
 	w.sync()
 	other := newWorld(t, Options{Restore: true})
 	other.store = w.store
@@ -250,11 +235,7 @@ func TestShortProof(t *testing.T) {
 // TestUnreachable: the store doesn't answer: the application's checkpoints return 0
 // all the same, and all that is committed is in the replica in the end.
 func TestUnreachable(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	w.sync()
 	w.store.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error { return faultstore.ErrInjected }})
 	for range 20 {

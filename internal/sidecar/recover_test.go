@@ -19,11 +19,7 @@ import (
 // database, by hand: its locks are worth nothing then. It begins anew, and what was
 // committed meanwhile is not lost.
 func TestShmDeleted(t *testing.T) {
-	w := newWorld(t, Options{hooks: hooks{backoff: 20 * time.Millisecond}})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{hooks: hooks{backoff: 20 * time.Millisecond}})
 	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
 	w.sync()
 	must(t, p.Close())
@@ -41,11 +37,7 @@ func TestShmDeleted(t *testing.T) {
 // TestRecovered: a WAL-index whose header a crash left torn is recovered by the next
 // reader, from the log; that sets nBackfill back to 0, and loses nothing.
 func TestRecovered(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
 	if ck, err := p.Checkpoint("PASSIVE"); err != nil || ck.Done != ck.Log {
 		t.Fatal(ck, err)
@@ -71,11 +63,7 @@ func TestRecovered(t *testing.T) {
 // TestTornIndex: a program is killed between the two copies of the WAL-index's header,
 // and nobody opens the database again: what was committed is replicated all the same.
 func TestTornIndex(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	before, s := w.sync(), w.session()
 	s.mu.Lock() // nothing is looked at meanwhile
 	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
@@ -97,11 +85,7 @@ func TestTornIndex(t *testing.T) {
 // learns it there are a log and another one: it must not take that for the one that
 // follows what it has.
 func TestDeletedUnseen(t *testing.T) {
-	w := newWorld(t, Options{hooks: hooks{backoff: 20 * time.Millisecond}})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{hooks: hooks{backoff: 20 * time.Millisecond}})
 	if ck, err := p.Checkpoint("TRUNCATE"); err != nil || ck.Busy != 0 {
 		t.Fatal(ck, err)
 	}
@@ -162,10 +146,7 @@ func TestCloseHoldsNobodyUp(t *testing.T) {
 // TestReadersOnAllSlots: readers that stay keep the log from being restarted, and all
 // slots taken; every commit is captured, and when they are gone TRUNCATE returns 0.
 func TestReadersOnAllSlots(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
+	w, p := walWorld(t, Options{})
 	p.Must("INSERT INTO t(a) VALUES(randomblob(5000))")
 	w.ready()
 	before := w.sync()

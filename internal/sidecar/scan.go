@@ -19,6 +19,14 @@ const (
 	headerSize = 100
 )
 
+// Databases lists those that there are now, each file once, by Rel; with an error, those
+// that could be found all the same.
+func (d Dir) Databases() ([]Found, error) {
+	files, err := scan(d, nil, func(string) error { return nil })
+	found, _ := choose(files, nil)
+	return found, err
+}
+
 // scan lists the databases of d. enter is called with each directory before it is
 // read, so that what happens there from then on can be noticed. What is in known
 // isn't looked into again. Of what can't be read, the rest is listed all the same.

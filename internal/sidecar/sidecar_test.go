@@ -24,11 +24,7 @@ const table = "CREATE TABLE t(id INTEGER PRIMARY KEY, a BLOB)"
 
 // TestCommits: one TXID for each commit of a program with stock SQLite.
 func TestCommits(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, p := replicatedWorld(t, Options{})
 	before := w.sync()
 	for range 100 {
 		p.Must("INSERT INTO t(a) VALUES(randomblob(500))")
@@ -78,10 +74,7 @@ func TestCheckpoints(t *testing.T) {
 // TestCloseUndecided: of a database that was never compared with its replica, because
 // the store doesn't answer, Close doesn't say that all is stored.
 func TestCloseUndecided(t *testing.T) {
-	w := newWorld(t, Options{})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
+	w, _ := walWorld(t, Options{})
 	asked := make(chan struct{}, 1)
 	w.store.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error {
 		select {

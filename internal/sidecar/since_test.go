@@ -88,11 +88,7 @@ func TestStatusBetweenSessions(t *testing.T) {
 
 // What a database is refused for is told once, by whoever finds it.
 func TestRefusedToldOnce(t *testing.T) {
-	w := newWorld(t, Options{hooks: hooks{backoff: time.Millisecond}})
-	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal")
-	p.Must(table)
-	w.ready()
+	w, _ := replicatedWorld(t, Options{hooks: hooks{backoff: time.Millisecond}})
 	other := newWorld(t, Options{hooks: hooks{backoff: time.Millisecond}})
 	other.store = w.store
 	q := other.stock()
