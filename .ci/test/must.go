@@ -64,10 +64,11 @@ var mustDriver35 = tests{
 }
 
 // notDriver35 are left out with driver v0.35: they are about the way to a server, a
-// clock's month, a lock's timeout, or another program's SQLite, and know no driver.
+// clock's month, a gibibyte, a lock's timeout, or another program's SQLite, and know no
+// driver.
 const notDriver35 = `
-	TestCopyExclusive TestCycle TestKillSidecar TestLargeUpload TestMonth TestPeers1200Commits TestProgram
-	TestPython TestRefusals TestReplicateKilled`
+	TestCopyExclusive TestCycle TestHistoryOfSQL TestKillSidecar TestLargeUpload TestLockPage TestMonth
+	TestPeers1200Commits TestProgram TestPython TestRefusals TestReplicateKilled`
 
 // mustRace have to pass under the race detector.
 var mustRace = tests{
