@@ -50,7 +50,10 @@ func TestConnectionsAreKept(t *testing.T) {
 		}
 		done.Wait()
 	}
-	if n := opened.Load(); n != parallel {
+	// A few more are no fault: net/http gives a connection up if its writer was not
+	// scheduled for 50 ms (maxWriteWaitBeforeConnReuse). Those of a client that keeps
+	// ten are 100.
+	if n := opened.Load(); n < parallel || n > parallel*3/2 {
 		t.Errorf("%d connections for 3 rounds of %d requests, expected one round's", n, parallel)
 	}
 }

@@ -33,6 +33,19 @@ func quick(s objstore.Store) *store {
 	return st
 }
 
+// warm has the store fetch its credentials, so that a short limit of a test's is over
+// while a server is waited for, and not before.
+func warm(t *testing.T, s *store) {
+	t.Helper()
+	if _, err := s.creds.Retrieve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nobody is an address at which nothing listens. The port that a closed listener had
+// may be another's a moment later; this one no system gives to those who ask for any.
+const nobody = "127.0.0.1:1"
+
 // testEnv leaves nothing of the machine's AWS configuration.
 func testEnv(t *testing.T) {
 	t.Helper()

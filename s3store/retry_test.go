@@ -134,6 +134,7 @@ func TestSilence(t *testing.T) {
 					}
 				})
 			}
+			warm(t, s)
 			s.opts.ResponseTimeout, s.opts.Attempts, s.opts.PartSize = 30*time.Millisecond, 2, testPart
 			errs := every(s)
 			_, errs["head"] = s.head(t.Context(), "log/1", "")
@@ -163,17 +164,9 @@ func (s *store) transport(f func(*http.Transport)) {
 // Whose time is over hears what stood in the way, not that time was short.
 func TestCutShortNamesTheCause(t *testing.T) {
 	testEnv(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	s := openTest(t, "s3://bucket/path?endpoint="+address)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	s.pause = func(ctx context.Context, _ time.Duration) error { return context.DeadlineExceeded }
-	_, _, err = s.Get(ctx, "k", objstore.Range{})
+	s := openTest(t, "s3://bucket/path?endpoint="+nobody)
+	s.pause = func(context.Context, time.Duration) error { return context.DeadlineExceeded }
+	_, _, err := s.Get(t.Context(), "k", objstore.Range{})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "nothing listens there: ") ||
 		!strings.Contains(err.Error(), "context deadline exceeded: before that: ") || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("got %v", err)
