@@ -387,8 +387,7 @@ func TestStoreOutage(t *testing.T) {
 	// Unknown replica, no answer: undecided, and it says why.
 	down.Store(true)
 	p := mc.open()
-	for p.Status().State != StateUnreachable {
-	}
+	until(t, func() bool { return p.Status().State == StateUnreachable })
 	select {
 	case <-p.Decided():
 		t.Fatal("decided without the store")
@@ -403,8 +402,7 @@ func TestStoreOutage(t *testing.T) {
 
 	down.Store(true)
 	mc.m.commit()
-	for p.Status().State != StateUnreachable {
-	}
+	until(t, func() bool { return p.Status().State == StateUnreachable })
 	if s := p.Status(); s.Error == "" || !strings.Contains(s.Remedy, "by itself") {
 		t.Fatalf("%+v", s)
 	}
@@ -459,8 +457,7 @@ func TestBadCredentialsFailAtOpenAndPassLater(t *testing.T) {
 	p.sync(t)
 	denied.Store(true)
 	mc.m.commit()
-	for p.Status().State != StateDenied {
-	}
+	until(t, func() bool { return p.Status().State == StateDenied })
 	if s := p.Status(); !strings.Contains(s.Remedy, "credentials") || s.Backlog != 1 || p.WriteError() != nil {
 		t.Fatalf("%+v, %v", s, p.WriteError())
 	}

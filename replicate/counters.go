@@ -100,16 +100,19 @@ type pendingOperation struct {
 }
 
 func (p pendingOperation) end(err error) {
-	took := time.Since(p.began)
-	p.count.Add(1)
-	p.nanoseconds.Add(int64(took))
+	p.took(time.Since(p.began))
+	p.failed(err)
+}
+
+func (o *operationCounters) took(d time.Duration) {
+	o.count.Add(1)
+	o.nanoseconds.Add(int64(d))
 	bounds := LatencyBounds()
 	i := 0
-	for i < len(bounds) && took > bounds[i] {
+	for i < len(bounds) && d > bounds[i] {
 		i++
 	}
-	p.latency[i].Add(1)
-	p.failed(err)
+	o.latency[i].Add(1)
 }
 
 // failed counts err, if it is one.

@@ -29,7 +29,7 @@ func condense(pages, snapshot time.Duration) func(*EngineOptions) {
 // settled waits until no export is under way, nor about to begin.
 func (p *process) settled(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
 		p.history.mu.Lock()
 		over := !p.history.running && !p.history.wanted(p.clock.Now())
 		p.history.mu.Unlock()

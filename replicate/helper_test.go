@@ -94,18 +94,22 @@ func (p *process) kill() {
 	p.dir.Close()
 }
 
+// patience is how long tests wait for what must happen: less than go test waits, and
+// more than any machine takes.
+const patience = 2 * time.Minute
+
 func (p *process) wait(t *testing.T) error {
 	t.Helper()
 	select {
 	case <-p.Decided():
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("undecided: %+v", p.Status())
 	}
 	return p.Err()
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -291,7 +295,7 @@ func clone(t *testing.T, store Store) Store {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(patience)
 		for {
 			buf := make([]byte, 1<<20)
 			stacks := string(buf[:runtime.Stack(buf, true)])

@@ -129,9 +129,7 @@ func TestLostEntriesAreRepaired(t *testing.T) {
 		}
 		synced.Store(txid)
 	})
-	for !p.syncWanted() {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, p.syncWanted)
 	p.src.lose()
 	p.src.mu.Lock()
 	p.src.stop = 0
@@ -193,9 +191,7 @@ func TestLostWhileUnreachable(t *testing.T) {
 	down.Store(true)
 	mc.m.sneak()
 	p.src.lose()
-	for p.Status().State != StateUnreachable {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, func() bool { return p.Status().State == StateUnreachable })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if txid, err := p.Sync(ctx); err == nil {
@@ -313,9 +309,7 @@ func TestUnreachableAndNoFile(t *testing.T) {
 	fs.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error { return faultstore.ErrInjected }})
 	mc.m.missing = true
 	p := mc.open()
-	for p.Status().Retries < 5 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, func() bool { return p.Status().Retries >= 5 })
 	if p.isDecided() {
 		t.Fatal("decided")
 	}

@@ -17,7 +17,7 @@ import (
 
 func until(t *testing.T, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); runtime.Gosched() {
+	for deadline := time.Now().Add(patience); !f(); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not happen")
 		}

@@ -33,8 +33,8 @@ type VerifyOptions struct {
 	// Progress, if set, is called from time to time, by one goroutine at a time.
 	Progress func(Progress)
 
-	pause     time.Duration // before what looks wrong is looked at again; 0: verifyPause
-	orphanAge time.Duration // 0: that of retention
+	wait      func(context.Context) error // before what looks wrong is looked at again; nil: for verifyPause
+	orphanAge time.Duration               // 0: that of retention
 	now       func() time.Time
 }
 
@@ -183,9 +183,6 @@ func Verify(ctx context.Context, opts VerifyOptions) (VerifyResult, error) {
 		v.opts.Parallelism = restoreParallelism
 	}
 	v.opts.Parallelism = min(v.opts.Parallelism, 64)
-	if v.opts.pause == 0 {
-		v.opts.pause = verifyPause
-	}
 	if v.opts.orphanAge == 0 {
 		v.opts.orphanAge = orphanAge
 	}
@@ -264,10 +261,13 @@ func (v *verifier) run(ctx context.Context) ([]Finding, error) {
 }
 
 func (v *verifier) wait(ctx context.Context) error {
+	if v.opts.wait != nil {
+		return v.opts.wait(ctx)
+	}
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(v.opts.pause):
+	case <-time.After(verifyPause):
 		return nil
 	}
 }

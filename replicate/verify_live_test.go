@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,8 +54,10 @@ func TestVerifyWhileWritten(t *testing.T) {
 	p.sync(t)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
+	var rounds atomic.Int64
 	running.Go(func() {
 		for round := 0; ctx.Err() == nil; round++ {
+			rounds.Add(1)
 			for range 4 {
 				mc.m.commit()
 				p.sync(t)
@@ -78,8 +81,14 @@ func TestVerifyWhileWritten(t *testing.T) {
 			}
 		}
 	})
+	// What is half done is done when the writer has come to its next round.
+	next := func(context.Context) error {
+		n := rounds.Load()
+		until(t, func() bool { return rounds.Load() > n })
+		return nil
+	}
 	for range 25 {
-		whole(t, mc.store, readData, func(o *VerifyOptions) { o.pause, o.orphanAge = 20*time.Millisecond, 0 })
+		whole(t, mc.store, readData, func(o *VerifyOptions) { o.wait, o.orphanAge = next, 0 })
 	}
 	stop()
 	running.Wait()

@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +15,7 @@ import (
 
 func verify(t *testing.T, store Store, change ...func(*VerifyOptions)) VerifyResult {
 	t.Helper()
-	opts := VerifyOptions{Store: store, pause: time.Microsecond, orphanAge: time.Nanosecond}
+	opts := VerifyOptions{Store: store, wait: func(context.Context) error { return nil }, orphanAge: time.Nanosecond}
 	for _, f := range change {
 		f(&opts)
 	}

@@ -351,7 +351,7 @@ func (m *meeting) both(when string, c faultstore.Call) {
 	if !second {
 		select {
 		case <-other:
-		case <-time.After(2 * time.Second): // it may have gone another way
+		case <-time.After(patience): // it has gone another way
 		}
 	}
 }

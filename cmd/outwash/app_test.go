@@ -21,9 +21,10 @@ import (
 // appMain is an application for the scripts: it runs SQL on a replicated
 // database, and waits until the replica has it.
 //
-//	app [-restore] [-socket PATH] [-ready FILE] [-within DURATION] DB URL SQL…
+//	app [-restore] [-socket PATH] [-ready FILE] [-impatient] DB URL SQL…
 //
-// It gives up after the duration of -within, and then says how replication stands.
+// With -impatient its time is over as soon as replication says that something is
+// wrong. When it gives up it says how replication stands.
 //
 // With -ready it then makes FILE, and goes on until it is interrupted or FILE is
 // removed, when it runs the last SQL once more.
@@ -39,7 +40,7 @@ func app(args []string) (err error) {
 	restore := fs.Bool("restore", false, "")
 	socket := fs.String("socket", "", "")
 	ready := fs.String("ready", "", "")
-	within := fs.Duration("within", time.Hour, "")
+	impatient := fs.Bool("impatient", false, "")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -61,8 +62,11 @@ func app(args []string) (err error) {
 		if cerr := c.Close(); err == nil {
 			err = cerr
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), min(*within, 20*time.Second))
+		ctx, cancel := context.WithTimeout(context.Background(), longest)
 		defer cancel()
+		if *impatient && err != nil {
+			cancel()
+		}
 		if serr := vfs.Shutdown(ctx); err == nil {
 			err = serr
 		}
@@ -73,8 +77,10 @@ func app(args []string) (err error) {
 				return err
 			}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), *within)
-		defer cancel()
+		ctx := &deadline{context.Background(), make(chan struct{})}
+		if *impatient {
+			go ctx.await(func() bool { s, err := vfs.Stat(db); return err == nil && s.Error != "" })
+		}
 		_, err := vfs.Sync(ctx, db)
 		if s, serr := vfs.Stat(db); err != nil && serr == nil {
 			fmt.Fprintln(os.Stderr, "app: status:", s.State, s.Error)
@@ -96,10 +102,38 @@ func app(args []string) (err error) {
 	return nil
 }
 
+// longest is how long tests wait for what must happen: more than any machine takes.
+const longest = 2 * time.Minute
+
+// deadline is a context whose time is over when something has happened, however long
+// that takes.
+type deadline struct {
+	context.Context
+	over chan struct{}
+}
+
+func (d *deadline) Done() <-chan struct{} { return d.over }
+
+func (d *deadline) Err() error {
+	select {
+	case <-d.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+func (d *deadline) await(happened func() bool) {
+	for !happened() {
+		time.Sleep(time.Millisecond)
+	}
+	close(d.over)
+}
+
 // cmdAwait waits until a file exists.
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "await FILE")
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(longest); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
 			return
 		}

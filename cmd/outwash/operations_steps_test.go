@@ -162,7 +162,7 @@ func (w *s3World) readOnlyRefused() {
 	w.exec(c, "INSERT INTO t VALUES(7, 'f')")
 	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(longest); ; time.Sleep(time.Millisecond) {
 		s, err := vfs.Stat(w.file("small.db"))
 		if err != nil {
 			w.t.Fatal(err)

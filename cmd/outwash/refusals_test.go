@@ -183,7 +183,7 @@ func TestRefusals(t *testing.T) {
 			args := map[string][]string{
 				"ls":      {"outwash", "ls", at.url},
 				"restore": {"outwash", "restore", "-o", out, at.url},
-				"app":     {"app", "-within", "6s", out, at.url, "CREATE TABLE u(n)"},
+				"app":     {"app", "-impatient", out, at.url, "CREATE TABLE u(n)"},
 			}[command]
 			if strings.Contains(r.name, "read-only") && command == "app" {
 				// The replica's own database, which goes on.

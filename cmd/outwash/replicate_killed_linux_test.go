@@ -131,7 +131,7 @@ func startReplicate(t *testing.T, args ...string) *replicateProcess {
 // replicating waits until it says so.
 func (p *replicateProcess) replicating() {
 	p.t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(longest)
 	for {
 		select {
 		case line, ok := <-p.lines:
@@ -155,7 +155,7 @@ func (p *replicateProcess) wait() error {
 	p.t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- p.cmd.Wait() }()
-	limit := time.After(60 * time.Second)
+	limit := time.After(longest)
 	for {
 		select {
 		case line := <-p.lines:

@@ -87,11 +87,11 @@ func TestReplicateService(t *testing.T) {
 		select {
 		case at = <-addr:
 			return true
-		case <-time.After(30 * time.Second):
+		case <-time.After(longest):
 			return false
 		}
 	})
-	if err := notices.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := notices.SetReadDeadline(time.Now().Add(longest)); err != nil {
 		t.Fatal(err)
 	}
 	b := make([]byte, 100)
@@ -123,7 +123,7 @@ func TestReplicateService(t *testing.T) {
 		p.Must("INSERT INTO t VALUES(1)")
 	}
 	wait("the figures of what was committed", func() bool {
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(longest); time.Now().Before(deadline); {
 			if _, text := get("/metrics"); strings.Contains(text, `outwash_acknowledged_txid{database="`+db+`",`) && strings.Contains(text, `outwash_lag_seconds{database="`+db+`",replica="file://`+dir+`/replica"} 0`) &&
 				strings.Contains(text, `outwash_store_operation_duration_seconds_count{operation="create"}`) && strings.Contains(text, `state="replicating"} 1`) {
 				return true
@@ -135,7 +135,7 @@ func TestReplicateService(t *testing.T) {
 		select {
 		case path := <-beats:
 			return path == "/ping/SECRET"
-		case <-time.After(60 * time.Second):
+		case <-time.After(longest):
 			return false
 		}
 	})

@@ -31,15 +31,22 @@ import (
 // talkMain is an application that says all it knows: logs for debugging, status,
 // errors in every form, and, with -panic, the stacks of all goroutines.
 //
-//	talk [-config FILE] [-panic] DB URL SQL…
+//	talk [-config FILE] [-panic] [-patient] DB URL SQL…
+//
+// It takes little time for each step, unless -patient says that all must work.
 func talkMain() {
 	fl := flag.NewFlagSet("talk", flag.ExitOnError)
 	file := fl.String("config", "", "")
 	crash := fl.Bool("panic", false, "")
+	patient := fl.Bool("patient", false, "")
 	_ = fl.Parse(os.Args[1:])
 	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	setupDriver()
-	err := talk(*file, fl.Arg(0), fl.Arg(1), fl.Args()[2:])
+	limit := 2 * time.Second
+	if *patient {
+		limit = longest
+	}
+	err := talk(limit, *file, fl.Arg(0), fl.Arg(1), fl.Args()[2:])
 	if *crash {
 		panic(fmt.Errorf("talk: %w", errors.Join(err, errors.New("the end"))))
 	}
@@ -50,8 +57,8 @@ func talkMain() {
 	}
 }
 
-func talk(file, database, url string, sql []string) error {
-	opts := vfs.Options{OpenTimeout: 2 * time.Second, CloseTimeout: 2 * time.Second, MaxLag: replicate.AsFast}
+func talk(limit time.Duration, file, database, url string, sql []string) error {
+	opts := vfs.Options{OpenTimeout: limit, CloseTimeout: limit, MaxLag: replicate.AsFast}
 	if file != "" {
 		cfg, err := config.Load(file)
 		if err != nil {
@@ -75,7 +82,7 @@ func talk(file, database, url string, sql []string) error {
 	vfs.Register("talking", opts)
 	dsn := strings.Replace(vfs.DSN(database, url), "vfs="+vfs.Name, "vfs=talking", 1)
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		fmt.Println("shutdown", vfs.Shutdown(ctx))
 	}()
@@ -89,7 +96,7 @@ func talk(file, database, url string, sql []string) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
 	defer cancel()
 	_, err = vfs.Sync(ctx, database)
 	status, serr := vfs.Stat(database)
@@ -262,7 +269,11 @@ func TestSecrets(t *testing.T) {
 				file = []string{"-config", write(strings.NewReplacer("DATABASE", database, "CASE", fmt.Sprintf("case%d", i)).Replace(tt.yaml))}
 				replica = database
 			}
-			talk := append(append([]string(nil), file...), database, p.url, "CREATE TABLE t(a)", "INSERT INTO t VALUES(randomblob(3000))")
+			patient := []string(nil)
+			if tt.ok {
+				patient = []string{"-patient"}
+			}
+			talk := append(append(patient, file...), database, p.url, "CREATE TABLE t(a)", "INSERT INTO t VALUES(randomblob(3000))")
 			if strings.HasPrefix(tt.name, "customer key") {
 				// What the server makes of it is not the question.
 				code, out, errOut := p.command(t, "talk", talk...)

@@ -28,7 +28,7 @@ type place struct {
 // clients (proxies, CAs) is read from the environment once in a process's life.
 func (p place) command(t *testing.T, name string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), longest)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	var out, errOut bytes.Buffer

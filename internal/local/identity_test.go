@@ -23,10 +23,24 @@ func TestIdentity(t *testing.T) {
 	if Identity(path+"2") != id {
 		t.Error("renamed")
 	}
+	then := modified(t, path+"3")
 	must(t, os.Remove(path+"2"))
-	time.Sleep(20 * time.Millisecond) // births are told apart by the file system's clock
+	// Births are told apart by the file system's clock, which goes on in steps.
+	for !modified(t, path+"3").After(then) {
+		time.Sleep(time.Millisecond)
+	}
 	must(t, os.WriteFile(path, []byte("a"), 0o600))
 	if runtime.GOOS == "linux" && Identity(path) == id {
 		t.Error("another file is taken for the one that was removed")
 	}
+}
+
+// modified writes a file and returns when the file system says that was.
+func modified(t *testing.T, path string) time.Time {
+	t.Helper()
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Truncate(path, 1))
+	fi, err := os.Stat(path)
+	must(t, err)
+	return fi.ModTime()
 }

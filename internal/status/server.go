@@ -32,6 +32,7 @@ type Server struct {
 	closing  context.Context
 	stop     context.CancelFunc
 	running  sync.WaitGroup
+	patience time.Duration
 
 	mu    sync.Mutex
 	noted map[string]bool // databases beside which the path is noted
@@ -41,10 +42,14 @@ type Server struct {
 // directory must exist, unless path is Auto. A socket that a dead process left is
 // replaced; that of a living one never is. Its permissions are 0600.
 func Serve(path string, list func() []replicate.Status) (*Server, error) {
+	return serveWith(path, list, patience)
+}
+
+func serveWith(path string, list func() []replicate.Status, patience time.Duration) (*Server, error) {
 	if runtime.GOOS == "windows" {
 		return nil, errors.New("status: sockets have no permissions on windows: not supported")
 	}
-	s := &Server{list: list, owner: thisProcess(time.Now()), noted: map[string]bool{}}
+	s := &Server{list: list, owner: thisProcess(time.Now()), patience: patience, noted: map[string]bool{}}
 	var err error
 	if path == Auto {
 		s.path, s.lock, err = lockAuto()
@@ -207,7 +212,7 @@ func (s *Server) answer(conn net.Conn) {
 	if err != nil {
 		return // nobody could be told: a status always has a JSON form
 	}
-	if conn.SetWriteDeadline(time.Now().Add(patience)) == nil {
+	if conn.SetWriteDeadline(time.Now().Add(s.patience)) == nil {
 		conn.Write(b) //nolint:errcheck // the client has gone away, or is too slow
 	}
 }

@@ -279,8 +279,8 @@ func TestDirectories(t *testing.T) {
 	must(t, err)
 }
 
-// Clients that connect and don't read, or go away, hold up nobody for longer than
-// patience; Close doesn't wait for them at all.
+// Clients that connect and don't read, or go away, hold up nobody while there are fewer
+// than turns, and for longer than patience otherwise; Close doesn't wait for them at all.
 func TestSlowClients(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.sock")
 	big := make([]replicate.Status, 1000) // more than the system keeps for who doesn't read
@@ -288,7 +288,10 @@ func TestSlowClients(t *testing.T) {
 		big[i].Error = strings.Repeat("x", 1000)
 	}
 	var asked atomic.Int32
-	s := serve(t, path, func() []replicate.Status { asked.Add(1); return big })
+	// Nobody's patience ends in this test: what waited for it would not end, either.
+	s, err := serveWith(path, func() []replicate.Status { asked.Add(1); return big }, time.Hour)
+	must(t, err)
+	defer s.Close()
 	for range mostClients - 1 {
 		conn, err := net.Dial("unix", path)
 		must(t, err)
@@ -309,11 +312,7 @@ func TestSlowClients(t *testing.T) {
 		must(t, err)
 		defer conn.Close()
 	}
-	begin := time.Now()
 	must(t, s.Close())
-	if took := time.Since(begin); took >= patience {
-		t.Errorf("Close waited %s for clients", took)
-	}
 	if asked.Load() < mostClients {
 		t.Error("the test tests nothing")
 	}
@@ -333,7 +332,7 @@ func TestCloseEndsGoroutines(t *testing.T) {
 		must(t, s.Close())
 		must(t, s.Close()) // once more is no harm
 	}
-	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+	for end := time.Now().Add(time.Minute); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 		}

@@ -196,7 +196,7 @@ func (p *Process) tryStart(address string) error {
 // wait asks until the child answers. With a path that only this child can know,
 // another server that took the port is not mistaken for it.
 func (p *Process) wait(address string, exited <-chan struct{}) error {
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // its certificate is the client's business
 	}}
@@ -204,7 +204,7 @@ func (p *Process) wait(address string, exited <-chan struct{}) error {
 	if p.tls {
 		url = "https://" + address + p.ready
 	}
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
