@@ -247,7 +247,8 @@ func TestAllMeasurements(t *testing.T) {
 	}
 	b.memory()
 	for _, r := range b.rows {
-		if r.Case != "memory" && !(r.Value > 0) {
+		// A lag is negative where the store has a commit before its program hears of it.
+		if r.Case != "memory" && !(r.Value > 0) && !(r.Case == "lag" && r.Value < 0) {
 			t.Errorf("%s, %s: %v", r.Case, r.What, r.Value)
 		}
 		for _, d := range r.Detail {
@@ -275,7 +276,9 @@ func TestSidecarLag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(got.Result.Lags); n != sidecarRate || slices.Min(got.Result.Lags) <= 0 || len(got.Result.Uploads) == 0 {
+	// How long they are is nothing to test: on a busy machine the object is there before
+	// the program hears of its commit.
+	if n := len(got.Result.Lags); n != sidecarRate || slices.Contains(got.Result.Lags, 0) || len(got.Result.Uploads) == 0 {
 		t.Errorf("%d commits: %v", n, got.Result)
 	}
 }
