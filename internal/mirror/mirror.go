@@ -118,6 +118,38 @@ func (m *Mirror) Load(image []byte, pageSize int) {
 	}
 }
 
+// Write takes a block of an export and its stored bytes.
+type Write = func(segment.Block, []byte) error
+
+// Export runs an export that writes to write, and loads the pages that go there, of
+// which the last ones count.
+func (m *Mirror) Export(write Write, export func(Write) (*segment.Entry, error)) (*segment.Entry, error) {
+	dec := segment.NewBlockDecoder()
+	pages := map[uint64][]byte{}
+	e, err := export(func(b segment.Block, stored []byte) error {
+		for size := 512; size <= 65536; size *= 2 { // the entry, which says it, comes last
+			if plain, err := dec.Decode(nil, &b, stored, uint32(size), nil); err == nil {
+				for i, p := range b.Pages {
+					pages[p.No] = bytes.Clone(plain[i*size : (i+1)*size])
+				}
+				break
+			}
+		}
+		return write(b, stored)
+	})
+	if err != nil {
+		return e, err
+	}
+	image := make([]byte, int(e.Commit)*int(e.PageSize))
+	for no, p := range pages {
+		if no <= e.Commit {
+			copy(image[int(no-1)*len(p):], p)
+		}
+	}
+	m.Load(image, int(e.PageSize))
+	return e, nil
+}
+
 // Image returns the database and its page size.
 func (m *Mirror) Image() ([]byte, int) {
 	m.mu.Lock()

@@ -301,32 +301,14 @@ func (s *tee) Begin(ctx context.Context, start local.Start, tail local.Tail) err
 	return s.Source.Begin(ctx, start, tail)
 }
 
-func (s *tee) Export(ctx context.Context, tail local.Tail, write func(segment.Block, []byte) error) (*segment.Entry, error) {
-	dec := segment.NewBlockDecoder()
-	pages := map[uint64][]byte{}
-	e, err := s.Source.Export(ctx, tail, func(b segment.Block, stored []byte) error {
-		for _, size := range []int{512, 1024, 2048, 4096, 8192, 16384, 32768, 65536} {
-			if plain, err := dec.Decode(nil, &b, stored, uint32(size), nil); err == nil {
-				for i, p := range b.Pages {
-					pages[p.No] = bytes.Clone(plain[i*size : (i+1)*size])
-				}
-				break
-			}
-		}
-		return write(b, stored)
-	})
+func (s *tee) Export(ctx context.Context, tail local.Tail, write mirror.Write) (*segment.Entry, error) {
+	e, err := s.w.mirror.Export(write, func(write mirror.Write) (*segment.Entry, error) { return s.Source.Export(ctx, tail, write) })
 	if err != nil {
 		return e, err
 	}
-	image := make([]byte, int(e.Commit)*int(e.PageSize))
-	for no, p := range pages {
-		if no <= e.Commit {
-			copy(image[int(no-1)*len(p):], p)
-		}
+	if sum, _ := s.w.mirror.Checksum(); sum != e.Post {
+		s.w.t.Errorf("the exported pages have checksum %016x, the entry says %016x", sum, e.Post)
 	}
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	s.w.mirror.Load(image, int(e.PageSize))
 	return e, nil
 }
 
