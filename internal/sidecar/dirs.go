@@ -71,12 +71,12 @@ func (m *Manager) AddDir(o DirOptions) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		m.opts.Watcher.unhear(d.hook)
+		m.watcher.unhear(d.hook)
 		return n, fmt.Errorf("sidecar: directory %s: %w", full, errManagerClosed)
 	}
 	m.dirs = append(m.dirs, d)
 	m.work.Go(func() {
-		defer m.opts.Watcher.unhear(d.hook)
+		defer m.watcher.unhear(d.hook)
 		d.run(m.ctx)
 	})
 	return n, err
@@ -200,7 +200,7 @@ func (d *dir) enter(path string) error {
 	if !d.Watch {
 		return nil
 	}
-	return d.m.opts.Watcher.hear(d.hook, path)
+	return d.m.watcher.hear(d.hook, path)
 }
 
 // isGone tells a file that isn't there any more from one that can't be seen just now.

@@ -2,7 +2,7 @@
 // SQLite: capture, engine, and a guard that keeps the log's content until it is
 // captured, without a connection of its own and without being in anybody's way.
 //
-//	Watcher ─→ DB ─→ guard (locks)          program ─→ database, -wal, -shm
+//	watcher ─→ DB ─→ guard (locks)          program ─→ database, -wal, -shm
 //	            ├──→ capture.DB ─→ entries
 //	            └──→ replicate.Engine ─→ store
 //

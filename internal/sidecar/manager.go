@@ -43,8 +43,7 @@ const (
 
 // ManagerOptions of NewManager. All may be zero.
 type ManagerOptions struct {
-	Logger  *slog.Logger // nil: slog.Default()
-	Watcher *Watcher     // of all databases; nil: one that the manager makes
+	Logger *slog.Logger // nil: slog.Default()
 
 	// For tests.
 	open  func(context.Context, Options) (database, error) // nil: Open
@@ -55,23 +54,23 @@ type ManagerOptions struct {
 // time, and their stores have connections and credentials in common. Its methods are
 // safe for concurrent use.
 type Manager struct {
-	opts ManagerOptions
-	log  *slog.Logger
-	pool objstore.Pool
-	ctx  context.Context // ends when Close is called, and with it what hasn't been started
-	stop context.CancelFunc
-	life context.Context // of what has; ends with Close
-	done context.CancelFunc
-	turn chan struct{} // who is being started
-	big  chan struct{} // who exports or restores
-	work sync.WaitGroup
+	opts    ManagerOptions
+	log     *slog.Logger
+	pool    objstore.Pool
+	watcher *watcher        // of all databases
+	ctx     context.Context // ends when Close is called, and with it what hasn't been started
+	stop    context.CancelFunc
+	life    context.Context // of what has; ends with Close
+	done    context.CancelFunc
+	turn    chan struct{} // who is being started
+	big     chan struct{} // who exports or restores
+	work    sync.WaitGroup
 
 	mu     sync.Mutex
 	byKey  map[string]*member
 	dirs   []*dir // that are watched
 	closed bool
 	limit  fileLimit
-	own    *Watcher // made by NewManager
 }
 
 // NewManager returns a manager without databases.
@@ -82,13 +81,10 @@ func NewManager(o ManagerOptions) (*Manager, error) {
 	m := &Manager{opts: o, log: o.Logger, turn: make(chan struct{}, starting), big: make(chan struct{}, exporting), byKey: map[string]*member{}}
 	if m.opts.open == nil {
 		m.opts.open = func(ctx context.Context, o Options) (database, error) { return Open(ctx, o) }
-		if m.opts.Watcher == nil {
-			w, err := NewWatcher()
-			if err != nil {
-				return nil, err
-			}
-			m.opts.Watcher, m.own = w, w
-		}
+	}
+	var err error
+	if m.watcher, err = newWatcher(); err != nil {
+		return nil, err
 	}
 	m.life, m.done = context.WithCancel(objstore.WithPool(context.Background(), &m.pool))
 	m.ctx, m.stop = context.WithCancel(m.life)
@@ -132,10 +128,7 @@ func (m *Manager) options(o Options, b *member) Options {
 	if o.Logger == nil {
 		o.Logger = m.log
 	}
-	if o.Watcher == nil {
-		o.Watcher = m.opts.Watcher
-	}
-	o.turns = m.big
+	o.watcher, o.turns = m.watcher, m.big
 	var once sync.Once
 	told := o.OnState
 	o.OnState = func(s replicate.Status) {
@@ -311,10 +304,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	err := all(m.members(), func(b *member) error { return b.end(ctx) })
 	m.work.Wait()
 	m.done()
-	if m.own != nil {
-		err = errors.Join(err, m.own.Close())
-	}
-	return err
+	return errors.Join(err, m.watcher.Close())
 }
 
 // all calls f of each database, many at a time, and returns all errors.

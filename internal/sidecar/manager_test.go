@@ -134,11 +134,7 @@ func (f *fake) Close(ctx context.Context) error {
 
 func newTestManager(t *testing.T, a *fakes) *Manager {
 	t.Helper()
-	w, err := NewWatcher()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := NewManager(ManagerOptions{Logger: slog.New(slog.DiscardHandler), Watcher: w, open: a.Open, retry: time.Millisecond})
+	m, err := NewManager(ManagerOptions{Logger: slog.New(slog.DiscardHandler), open: a.Open, retry: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,9 +143,6 @@ func newTestManager(t *testing.T, a *fakes) *Manager {
 			t.Error(err)
 		}
 		a.await(t)
-		if err := w.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	return m
 }

@@ -58,7 +58,7 @@ type session struct {
 }
 
 // runSession runs one session.
-func (db *DB) runSession(ctx context.Context, w *Watcher, try int) (err error) {
+func (db *DB) runSession(ctx context.Context, w *watcher, try int) (err error) {
 	s := &session{db: db, path: db.path, watch: db.watch, log: db.log, here: make(chan struct{}, 1)}
 	if s.watch == nil {
 		if s.watch, err = w.watch(db.path); err != nil {

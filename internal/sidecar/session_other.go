@@ -15,7 +15,7 @@ var errBusy = errors.New("never")
 
 type session struct{}
 
-func (db *DB) runSession(context.Context, *Watcher, int) error { return ErrUnsupported }
+func (db *DB) runSession(context.Context, *watcher, int) error { return ErrUnsupported }
 
 func (s *session) status() (replicate.Status, bool) { return replicate.Status{}, false }
 

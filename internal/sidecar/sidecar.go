@@ -30,10 +30,11 @@ type Options struct {
 	Logger  *slog.Logger // nil: none
 	// OnState is called when the State changes. It must not use the DB.
 	OnState func(replicate.Status)
-	// Watcher tells when files change; nil: one for this database alone.
-	Watcher *Watcher
 
-	turns chan struct{} // of the manager; see replicate.EngineOptions
+	// What a Manager's databases have in common.
+	watcher *watcher      // nil: one for this database alone
+	turns   chan struct{} // see replicate.EngineOptions
+
 	hooks hooks
 }
 
@@ -77,7 +78,7 @@ type DB struct {
 	done     chan struct{}
 	stop     context.CancelFunc
 	watch    *watch
-	ownWatch *Watcher
+	ownWatch *watcher
 	counts   replicate.Counters
 	guarded  atomic.Bool // the file was there once
 
@@ -112,14 +113,14 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		ready: make(chan struct{}), closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 		last: replicate.Status{Database: path, State: replicate.StateOpening, StateSince: time.Now()},
 	}
-	if o.Watcher == nil {
-		if o.Watcher, err = NewWatcher(); err != nil {
+	if o.watcher == nil {
+		if o.watcher, err = newWatcher(); err != nil {
 			return nil, err
 		}
-		db.ownWatch = o.Watcher
+		db.ownWatch = o.watcher
 	}
 	ctx, db.stop = context.WithCancel(context.WithoutCancel(ctx))
-	go db.run(ctx, o.Watcher)
+	go db.run(ctx, o.watcher)
 	return db, nil
 }
 
@@ -230,7 +231,7 @@ func (db *DB) note() {
 }
 
 // run replicates until Close, in as many sessions as it takes.
-func (db *DB) run(ctx context.Context, w *Watcher) {
+func (db *DB) run(ctx context.Context, w *watcher) {
 	defer close(db.done)
 	defer db.stop()
 	defer func() {

@@ -15,9 +15,9 @@ import (
 // anything, should the system have failed to tell.
 const sweepEvery = time.Minute
 
-// Watcher tells databases when their files change: one watch for each directory, one
+// watcher tells databases when their files change: one watch for each directory, one
 // goroutine for all.
-type Watcher struct {
+type watcher struct {
 	fs   *fsnotify.Watcher
 	done chan struct{}
 
@@ -29,25 +29,25 @@ type Watcher struct {
 
 // watch is one database's.
 type watch struct {
-	w         *Watcher
+	w         *watcher
 	dir, name string
 	wake      chan struct{}
 	names     atomic.Bool // a file came, went or was renamed
 }
 
-// NewWatcher makes a Watcher, for any number of databases.
-func NewWatcher() (*Watcher, error) {
+// newWatcher makes one, for any number of databases.
+func newWatcher() (*watcher, error) {
 	fs, err := fsnotify.NewBufferedWatcher(64)
 	if err != nil {
 		return nil, fmt.Errorf("sidecar: watch files: %w%s", err, watchRemedy(err))
 	}
-	w := &Watcher{fs: fs, done: make(chan struct{}), dirs: map[string]map[string]map[*watch]struct{}{}, hooks: map[*hook]struct{}{}}
+	w := &watcher{fs: fs, done: make(chan struct{}), dirs: map[string]map[string]map[*watch]struct{}{}, hooks: map[*hook]struct{}{}}
 	go w.run()
 	return w, nil
 }
 
 // Close ends it.
-func (w *Watcher) Close() error {
+func (w *watcher) Close() error {
 	err := w.fs.Close()
 	<-w.done
 	if err != nil {
@@ -57,7 +57,7 @@ func (w *Watcher) Close() error {
 }
 
 // watch begins to watch a database's files.
-func (w *Watcher) watch(path string) (*watch, error) {
+func (w *watcher) watch(path string) (*watch, error) {
 	t := &watch{w: w, dir: filepath.Dir(path), name: filepath.Base(path), wake: make(chan struct{}, 1)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -98,7 +98,7 @@ func (t *watch) notify() {
 	}
 }
 
-func (w *Watcher) run() {
+func (w *watcher) run() {
 	defer close(w.done)
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
@@ -123,7 +123,7 @@ func (w *Watcher) run() {
 // files are what SQLite keeps beside a database.
 var files = []string{"-wal", "-shm", "-journal"}
 
-func (w *Watcher) tell(e fsnotify.Event) {
+func (w *watcher) tell(e fsnotify.Event) {
 	dir, name := filepath.Split(e.Name)
 	dir = filepath.Clean(dir)
 	for _, suffix := range files {
@@ -143,7 +143,7 @@ func (w *Watcher) tell(e fsnotify.Event) {
 	wake(w.dirs[dir][name], names)
 }
 
-func (w *Watcher) all(names bool) {
+func (w *watcher) all(names bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, of := range w.dirs {

@@ -17,7 +17,7 @@ type hook struct {
 }
 
 // hear has h told of what happens in dir; once more does no harm.
-func (w *Watcher) hear(h *hook, dir string) error {
+func (w *watcher) hear(h *hook, dir string) error {
 	dir = filepath.Clean(dir)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -35,7 +35,7 @@ func (w *Watcher) hear(h *hook, dir string) error {
 }
 
 // unhear ends it.
-func (w *Watcher) unhear(h *hook) {
+func (w *watcher) unhear(h *hook) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.hooks, h)
@@ -45,7 +45,7 @@ func (w *Watcher) unhear(h *hook) {
 }
 
 // watched reports whether somebody wants to know of a directory.
-func (w *Watcher) watched(dir string) bool {
+func (w *watcher) watched(dir string) bool {
 	if w.dirs[dir] != nil {
 		return true
 	}
@@ -58,14 +58,14 @@ func (w *Watcher) watched(dir string) bool {
 }
 
 // unwatch lets a directory go that nobody wants to know of any more.
-func (w *Watcher) unwatch(dir string) {
+func (w *watcher) unwatch(dir string) {
 	if !w.watched(dir) {
 		_ = w.fs.Remove(dir) // gone already, or the watcher is closed
 	}
 }
 
 // tellHooks passes an event on.
-func (w *Watcher) tellHooks(e fsnotify.Event) {
+func (w *watcher) tellHooks(e fsnotify.Event) {
 	for h := range w.hooks {
 		wrote := e.Op&^(fsnotify.Write|fsnotify.Chmod) == 0
 		switch {
