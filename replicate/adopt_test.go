@@ -100,14 +100,7 @@ func TestCrashDuringAdopt(t *testing.T) {
 				mc.m.sneak()
 				mc.m.file, mc.m.settles = "copy", settles
 				var asked []error
-				p := mc.open(replaced(&asked), func(o *EngineOptions) {
-					o.Failpoint = func(name string) error {
-						if name == at {
-							return errors.New("power is gone")
-						}
-						return nil
-					}
-				})
+				p := mc.open(replaced(&asked), diesAt(at))
 				<-p.Done()
 				p.kill()
 				if at == "log-after" {
@@ -159,14 +152,7 @@ func TestAdoptOverUnfinishedFirstContact(t *testing.T) {
 			mc := newMachine(t, objstore.NewMem(), 4)
 			grown(mc.m, 300)
 			mc.m.notOurs = true
-			p := mc.open(func(o *EngineOptions) {
-				o.Failpoint = func(name string) error {
-					if name == "snapshot-before" {
-						return errors.New("power is gone")
-					}
-					return nil
-				}
-			})
+			p := mc.open(diesAt("snapshot-before"))
 			<-p.Done()
 			p.kill()
 			c := newMachine(t, mc.store, 5)

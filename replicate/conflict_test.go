@@ -375,13 +375,7 @@ func TestListingLags(t *testing.T) {
 
 func TestStoreOutage(t *testing.T) {
 	fs := faultstore.New(objstore.NewMem())
-	var down atomic.Bool
-	fs.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error {
-		if down.Load() {
-			return faultstore.ErrInjected
-		}
-		return nil
-	}})
+	down := outages(fs)
 	mc := newMachine(t, fs, 4)
 
 	// Unknown replica, no answer: undecided, and it says why.

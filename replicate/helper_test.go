@@ -9,11 +9,13 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/objstore"
+	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
 )
 
@@ -39,6 +41,18 @@ func (c *autoClock) After(d time.Duration) <-chan time.Time {
 	ch <- c.now
 	runtime.Gosched()
 	return ch
+}
+
+// outages lets a store fail for as long as what is returned is true.
+func outages(fs *faultstore.Store) *atomic.Bool {
+	var down atomic.Bool
+	fs.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error {
+		if down.Load() {
+			return faultstore.ErrInjected
+		}
+		return nil
+	}})
+	return &down
 }
 
 // machine is a model with a directory beside it.

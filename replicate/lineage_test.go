@@ -1,7 +1,6 @@
 package replicate
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -85,14 +84,7 @@ func TestClaimTakesTheDurablePositionAlong(t *testing.T) {
 	p.sync(t)
 	p.close(t)
 	mc.m.settled = 0
-	p = mc.open(func(o *EngineOptions) {
-		o.Failpoint = func(name string) error {
-			if name == "claim-after" {
-				return errors.New("power is gone")
-			}
-			return nil
-		}
-	})
+	p = mc.open(diesAt("claim-after"))
 	mc.m.commit()
 	<-p.Done()
 	p.kill()
@@ -114,17 +106,7 @@ func TestPowerLossJustAfterUpload(t *testing.T) {
 		t.Run(fmt.Sprint(settles), func(t *testing.T) {
 			mc := newMachine(t, objstore.NewMem(), 1)
 			mc.m.settles = settles
-			n := 0
-			p := mc.open(func(o *EngineOptions) {
-				o.Failpoint = func(name string) error {
-					if name == "log-after" {
-						if n++; n == 3 {
-							return errors.New("power is gone")
-						}
-					}
-					return nil
-				}
-			})
+			p := mc.open(diesAtNth("log-after", 3))
 			for range 3 {
 				mc.m.commit()
 				p.Sync(within(t))
@@ -160,14 +142,7 @@ func TestPowerLossJustAfterFirstContact(t *testing.T) {
 			mc.m.settles = true
 			mc.m.commit()
 			mc.m.entries = nil // nobody captured it
-			p := mc.open(func(o *EngineOptions) {
-				o.Failpoint = func(name string) error {
-					if name == at {
-						return errors.New("power is gone")
-					}
-					return nil
-				}
-			})
+			p := mc.open(diesAt(at))
 			<-p.Done()
 			p.kill()
 			if mc.m.synced != mc.m.cur {
@@ -196,17 +171,7 @@ func TestPowerLossJustAfterFirstContact(t *testing.T) {
 func TestDurablePositionAheadOfReplica(t *testing.T) {
 	mc := newMachine(t, objstore.NewMem(), 1)
 	mc.m.settles = true
-	n := 0
-	p := mc.open(func(o *EngineOptions) {
-		o.Failpoint = func(name string) error {
-			if name == "log-before" {
-				if n++; n == 3 {
-					return errors.New("power is gone")
-				}
-			}
-			return nil
-		}
-	})
+	p := mc.open(diesAtNth("log-before", 3))
 	for range 3 {
 		mc.m.commit()
 		p.Sync(within(t))

@@ -177,13 +177,7 @@ func TestLostAgainAndAgain(t *testing.T) {
 // Close doesn't either.
 func TestLostWhileUnreachable(t *testing.T) {
 	fs := faultstore.New(objstore.NewMem())
-	var down atomic.Bool
-	fs.SetHooks(faultstore.Hooks{Before: func(context.Context, faultstore.Call) error {
-		if down.Load() {
-			return faultstore.ErrInjected
-		}
-		return nil
-	}})
+	down := outages(fs)
 	mc := newMachine(t, fs, 1)
 	p := mc.open()
 	mc.m.commit()

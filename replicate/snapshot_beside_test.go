@@ -46,15 +46,7 @@ func TestWriteSnapshotBeside(t *testing.T) {
 // TestWriteSnapshotInline: a program wrote the same snapshot meanwhile, as one object.
 func TestWriteSnapshotInline(t *testing.T) {
 	mc, txid := written(t, 10, 1, 1, 3)
-	info, err := readRoot(t.Context(), mc.store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &line{mc.store, info.Database}
-	end, err := l.end(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	end := mc.end()
 	m := fileImage{f: bytes.NewReader(mc.m.cur.image()), pageSize: end.PageSize}
 	for i, page := range mc.m.cur.pages {
 		m.hashes = append(m.hashes, segment.PageHash(uint64(i)+1, page))

@@ -150,19 +150,25 @@ func TestWriteSnapshotNothing(t *testing.T) {
 	}
 }
 
+// end is the replica's.
+func (mc *machine) end() lineEnd {
+	mc.t.Helper()
+	info, err := readRoot(mc.t.Context(), mc.store)
+	if err != nil {
+		mc.t.Fatal(err)
+	}
+	end, err := (&line{mc.store, info.Database}).end(mc.t.Context(), 0)
+	if err != nil {
+		mc.t.Fatal(err)
+	}
+	return end
+}
+
 // TestWriteSnapshotClaims: sessions that wrote nothing are nothing new.
 func TestWriteSnapshotClaims(t *testing.T) {
 	mc, txid := written(t, 4, 1, 2, 30)
 	r := mc.mustSnapshot(txid)
-	info, err := readRoot(t.Context(), mc.store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &line{mc.store, info.Database}
-	end, err := l.end(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	end := mc.end()
 	claim, _, err := segment.EncodeClaim(segment.Header{
 		Kind: segment.KindLog, PageSize: end.PageSize, Database: end.Database, Session: segment.NewID(), MinTXID: end.TXID + 1,
 		PrevChain: end.Chain, Pre: end.Checksum, PreCommit: end.Commit, WAL: end.WAL, LastMono: end.LastTime,

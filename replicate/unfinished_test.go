@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/outwash/outwash/internal/objstore"
@@ -11,10 +12,14 @@ import (
 )
 
 // diesAt lets the engine crash at the first passing of a failpoint.
-func diesAt(at string) func(*EngineOptions) {
+func diesAt(at string) func(*EngineOptions) { return diesAtNth(at, 1) }
+
+// diesAtNth lets it crash at a later one.
+func diesAtNth(at string, nth int32) func(*EngineOptions) {
 	return func(o *EngineOptions) {
+		var n atomic.Int32
 		o.Failpoint = func(name string) error {
-			if name == at {
+			if name == at && n.Add(1) >= nth {
 				return errors.New("power is gone")
 			}
 			return nil
