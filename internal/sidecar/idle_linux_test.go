@@ -80,7 +80,7 @@ func TestIdleMany(t *testing.T) {
 	}
 	for range 3 {
 		clock.Move(20 * time.Minute)
-		m.watcher.all(true)     // the sweep
+		m.watcher.all(true)          // the sweep
 		must(t, m.Sync(t.Context())) // all have looked
 		must(t, smallStatuses(m, "replicating"))
 	}
