@@ -21,7 +21,7 @@ func (w *world) foreign() *sqlite3.Conn {
 	w.t.Helper()
 	c, err := sqlite3.Open(w.without(w.path))
 	must(w.t, err)
-	exec(w.t, c, "PRAGMA busy_timeout=10000")
+	exec(w.t, c, "PRAGMA busy_timeout=120000")
 	return c
 }
 
@@ -38,7 +38,7 @@ func (w *world) without(path string) string {
 func (w *world) cli(sql string) {
 	w.t.Helper()
 	if _, err := osexec.LookPath("sqlite3"); err == nil {
-		if out, err := osexec.Command("sqlite3", "-cmd", ".timeout 10000", w.path, sql).CombinedOutput(); err != nil {
+		if out, err := osexec.Command("sqlite3", "-cmd", ".timeout 120000", w.path, sql).CombinedOutput(); err != nil {
 			w.t.Fatalf("sqlite3 %q: %v: %s", sql, err, out)
 		}
 		return

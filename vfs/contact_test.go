@@ -31,7 +31,7 @@ func TestFirstContact(t *testing.T) {
 			t.Run(fmt.Sprint(journal, rows), func(t *testing.T) {
 				w := newWorld(t, Options{})
 				w.existing(journal, rows)
-				c := w.open("_pragma=busy_timeout(10000)", "_pragma=journal_mode(wal)")
+				c := w.open("_pragma=busy_timeout(60000)", "_pragma=journal_mode(wal)")
 				exec(t, c, "PRAGMA wal_autocheckpoint=50; CREATE TABLE new(v)")
 				for i := range 200 {
 					exec(t, c, fmt.Sprintf("INSERT INTO new VALUES(%d); UPDATE old SET v=randomblob(900) WHERE id=%d", i, 1+i*37%rows))
@@ -59,7 +59,7 @@ func TestFirstContactCrash(t *testing.T) {
 			w.store.SetHooks(faultstore.Hooks{Before: w.dieAfter(&n, int64(at))})
 			c := w.open()
 			exec(t, c, "CREATE TABLE new(v); INSERT INTO new VALUES(1)")
-			for end := time.Now().Add(5 * time.Second); n.Load() <= int64(at) && time.Now().Before(end); {
+			for end := time.Now().Add(slowest); n.Load() <= int64(at) && time.Now().Before(end); {
 				if s, _ := Stat(w.path); s.State == replicate.StateReplicating && s.Backlog == 0 {
 					break
 				}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/local"
@@ -129,7 +128,7 @@ func TestCopyDamaged(t *testing.T) {
 				if err != nil && !errors.Is(err, local.ErrCopyLost) {
 					t.Fatal(err)
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), slowest)
 				defer cancel()
 				must(t, w.capture().Capture(ctx))
 				got, err := h.copy(ctx, nil)
@@ -201,7 +200,7 @@ func TestCopyLost(t *testing.T) {
 				return
 			}
 			h.write = nil
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), slowest)
 			defer cancel()
 			must(t, w.capture().Capture(ctx))
 			got, err := h.copy(ctx, nil)

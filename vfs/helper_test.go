@@ -47,6 +47,10 @@ type world struct {
 	fail error
 }
 
+// slowest is a time within which whatever is to happen has happened, on a machine that
+// is slow and has other things to do. Nothing waits for its end.
+const slowest = 2 * time.Minute
+
 // newWorld registers a VFS of its own for the test. Its cleanup shuts down,
 // restores the newest state and compares it with the file, page by page.
 func newWorld(t testing.TB, opts Options) *world {
@@ -66,6 +70,9 @@ func newWorld(t testing.TB, opts Options) *world {
 	opts.hooks.source = func(_ string, s replicate.Source) replicate.Source { return &tee{Source: s, w: w} }
 	if opts.MaxLag == 0 {
 		opts.MaxLag = replicate.AsFast
+	}
+	if opts.OpenTimeout == 0 {
+		opts.OpenTimeout = slowest
 	}
 	w.opts = opts
 	Register(w.name, opts)
@@ -151,14 +158,14 @@ func (w *world) tryOpen(extra ...string) (*sqlite3.Conn, error) {
 	}
 	c, err := sqlite3.Open("file:" + w.path + "?" + q.Encode())
 	if err == nil {
-		c.BusyTimeout(10 * time.Second)
+		c.BusyTimeout(slowest)
 	}
 	return c, err
 }
 
 func (w *world) sync() uint64 {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	txid, err := Sync(ctx, w.path)
 	must(w.t, err)
@@ -169,7 +176,7 @@ func (w *world) sync() uint64 {
 // shutdown ends the world's database in order.
 func (w *world) shutdown() {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	for _, db := range w.databases() {
 		must(w.t, db.shutdown(ctx))

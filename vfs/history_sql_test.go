@@ -53,7 +53,7 @@ func historyOfSQL(t *testing.T, mode string) {
 		return n
 	}
 	for session := range 2 {
-		db, err := sql.Open("sqlite3", "file:"+w.path+"?vfs="+w.name+"&_pragma=busy_timeout(20000)&_pragma=journal_mode("+mode+")&_txlock=immediate")
+		db, err := sql.Open("sqlite3", "file:"+w.path+"?vfs="+w.name+"&_pragma=busy_timeout(120000)&_pragma=journal_mode("+mode+")&_txlock=immediate")
 		must(t, err)
 		if session == 0 {
 			_, err = db.Exec("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB); CREATE INDEX tv ON t(v)")
@@ -76,7 +76,7 @@ func historyOfSQL(t *testing.T, mode string) {
 		for range 8 {
 			before := count()
 			clock.Move(time.Hour + time.Minute)
-			for end := time.Now().Add(20 * time.Second); count() == before; runtime.Gosched() {
+			for end := time.Now().Add(slowest); count() == before; runtime.Gosched() {
 				if time.Now().After(end) {
 					s, err := Stat(w.path)
 					t.Fatalf("nothing was written: %+v, %v", s, err)

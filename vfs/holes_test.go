@@ -97,7 +97,7 @@ func TestHoleTruncateDuringExport(t *testing.T) {
 							mine = w.open()
 							by = mine
 						}
-						exec(t, by, "PRAGMA busy_timeout=10000; UPDATE old SET v=randomblob(1000) WHERE id<9")
+						exec(t, by, "PRAGMA busy_timeout=120000; UPDATE old SET v=randomblob(1000) WHERE id<9")
 						if how == "close" {
 							must(t, by.Close())
 						} else if got := text(t, by, "PRAGMA wal_checkpoint(TRUNCATE)"); got != "0" {

@@ -39,7 +39,7 @@ func TestLockPage(t *testing.T) {
 			} else {
 				w.freePages(lock-4, 0)
 			}
-			c = w.open("replica_open_timeout=60s", "_pragma=busy_timeout(20000)", "_pragma=journal_mode("+journal+")")
+			c = w.open("replica_open_timeout=2m", "_pragma=busy_timeout(120000)", "_pragma=journal_mode("+journal+")")
 			exec(t, c, "INSERT INTO t VALUES(1,randomblob(500000))")
 			w.sync()
 			exec(t, c, "BEGIN; INSERT INTO t VALUES(2,randomblob(500000)); UPDATE t SET b=randomblob(300000) WHERE a=1; COMMIT; INSERT INTO t VALUES(3,randomblob(700000)); DELETE FROM t WHERE a=2")
@@ -55,7 +55,7 @@ func TestLockPage(t *testing.T) {
 			w.shutdown()
 			// Again, by a scan, and to next to nothing.
 			must(t, os.RemoveAll(w.path+"-replicated"))
-			c = w.open("replica_open_timeout=60s")
+			c = w.open("replica_open_timeout=2m")
 			exec(t, c, "DELETE FROM t; VACUUM; INSERT INTO t VALUES(4,'x')")
 			w.sync()
 			must(t, c.Close())

@@ -95,7 +95,7 @@ func (m *month) change() {
 func (m *month) sync() {
 	m.t.Helper()
 	m.uploaded()
-	end, next := time.Now().Add(20*time.Second), time.Now().Add(100*time.Millisecond)
+	end, next := time.Now().Add(slowest), time.Now().Add(100*time.Millisecond)
 	for ; !m.settled(); runtime.Gosched() {
 		switch now := time.Now(); {
 		case now.After(end):

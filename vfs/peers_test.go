@@ -40,7 +40,7 @@ import (
 // until polls, for as long as the slowest machine may take.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+	for end := time.Now().Add(slowest); !ok(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("it didn't happen:", what)
 		}

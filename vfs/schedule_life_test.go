@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long anything may take.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // life is what one seed does to a database.
 type life struct {

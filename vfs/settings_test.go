@@ -259,7 +259,7 @@ func TestSettingsSQL(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorld(t, Options{})
 			w.strict()
-			db, err := sql.Open("sqlite3", "file:"+w.path+"?vfs="+w.name+"&_pragma=busy_timeout(10000)&_pragma=journal_mode("+mode+")&_pragma=secure_delete(1)&_txlock=immediate")
+			db, err := sql.Open("sqlite3", "file:"+w.path+"?vfs="+w.name+"&_pragma=busy_timeout(60000)&_pragma=journal_mode("+mode+")&_pragma=secure_delete(1)&_txlock=immediate")
 			must(t, err)
 			_, err = db.Exec("CREATE TABLE t(a)")
 			must(t, err)

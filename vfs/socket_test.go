@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/outwash/outwash/internal/status"
 	"github.com/outwash/outwash/replicate"
@@ -49,7 +48,7 @@ func TestStatusSocket(t *testing.T) {
 
 	must(t, c.Close())
 	must(t, d.Close())
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), slowest)
 	defer cancel()
 	one.shutdown()
 	other.shutdown()

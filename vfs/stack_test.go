@@ -135,7 +135,7 @@ func TestStackFirstContact(t *testing.T) {
 			t.Run(base+"/"+journal, func(t *testing.T) {
 				w := newStackWorld(t, base)
 				w.existing(journal, 8000)
-				c := w.open("_pragma=busy_timeout(10000)", "_pragma=journal_mode(wal)")
+				c := w.open("_pragma=busy_timeout(60000)", "_pragma=journal_mode(wal)")
 				exec(t, c, "PRAGMA wal_autocheckpoint=50; CREATE TABLE new(v)")
 				for i := range 100 {
 					exec(t, c, fmt.Sprintf("INSERT INTO new VALUES(%d); UPDATE old SET v=randomblob(900) WHERE id=%d", i, 1+i*37%8000))

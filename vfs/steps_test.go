@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/local"
@@ -54,7 +53,7 @@ func (w *world) crash(conns ...*sqlite3.Conn) {
 	for _, c := range conns {
 		c.Close()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	for _, db := range w.databases() {
 		db.shutdown(ctx)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/outwash/outwash/internal/capture"
 	"github.com/outwash/outwash/internal/local"
@@ -369,7 +368,7 @@ func (w *world) adopt() {
 	must(w.t, err)
 	d, err := capture.Open(capture.Options{Path: w.path, Dir: dir})
 	must(w.t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	e := replicate.Open(ctx, replicate.EngineOptions{
 		Store: w.store, Source: d, Local: dir, Database: w.path,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -29,6 +30,7 @@ var (
 func TestMptest(t *testing.T) {
 	c := newCopy(t, native)
 	c.add("vfs/tests/mptest", "mptest", "mptest_test.go.txt")
+	c.patience("vfs/tests/mptest/testdata")
 	c.test("vfs/tests/mptest", "TestReplicated/multiwrite01_wal", "TestReplicated/crash01_wal", "TestReplicated/multiwrite01_delete",
 		"TestReplicated/crash01_delete", "TestReplicated/config01_delete", "TestReplicated/config02_delete")
 }
@@ -117,12 +119,31 @@ func (c *copied) add(dir, pkg, file string) {
 	}
 }
 
+// patience has mptest's scripts wait for their clients as long as a slow machine takes,
+// instead of the ten seconds that are its default: https://sqlite.org/src/file/mptest/mptest.c
+func (c *copied) patience(dir string) {
+	c.t.Helper()
+	wait := regexp.MustCompile(`(?m)^(--wait \w+)$`)
+	scripts, err := filepath.Glob(filepath.Join(c.dir, dir, "*test"))
+	must(c.t, err)
+	n := 0
+	for _, name := range scripts {
+		b, err := os.ReadFile(name)
+		must(c.t, err)
+		n += len(wait.FindAll(b, -1))
+		must(c.t, os.WriteFile(name, wait.ReplaceAll(b, []byte("$1 240000")), 0o666))
+	}
+	if n < 10 {
+		c.t.Fatalf("%d scripts wait %d times: they are not those that were expected", len(scripts), n)
+	}
+}
+
 // test runs TestReplicated of a package of the copy; each of tests must pass.
 // Requirements of the driver's own tests are added to the temporary mod file.
 func (c *copied) test(dir string, tests ...string) {
 	c.t.Helper()
 	out := goRun(c.t, repo, "test", "-mod=mod", "-modfile="+c.modfile, "-tags="+c.g.tags, "-count=1", "-v",
-		"-timeout=5m", "-run=^TestReplicated$", module+"/"+dir)
+		"-timeout=8m", "-run=^TestReplicated$", module+"/"+dir)
 	for _, name := range tests {
 		if !strings.Contains(out, "--- PASS: "+name+" (") {
 			c.t.Errorf("%s did not pass:\n%s", name, out)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/outwash/outwash/replicate"
 	"github.com/outwash/outwash/vfs"
@@ -92,7 +91,7 @@ func actorMain(cache string) {
 			}
 		})
 		if c.Op == "close" {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), slowest)
 			if err := vfs.Shutdown(ctx); err != nil && !c.Sync && s.Wrong == "" {
 				s.Wrong = fmt.Sprint("shutdown: ", err)
 			}

@@ -60,6 +60,10 @@ const (
 
 const childEnv = "OUTWASH_KILLTEST_JOB"
 
+// slowest is a time within which whatever is to happen has happened, on a machine that
+// is slow and has other things to do.
+const slowest = 2 * time.Minute
+
 // worker is the child: it works on the database with several connections.
 type worker struct {
 	job
@@ -68,6 +72,8 @@ type worker struct {
 	began time.Time
 	stop  atomic.Bool
 	well  atomic.Bool // the store has recovered
+
+	commits atomic.Int64
 }
 
 func childMain(text string) {
@@ -115,7 +121,7 @@ func (w *worker) run() (err error) {
 	w.inject()
 	vfs.Register("kill", vfs.Options{
 		Store:  func(string) (replicate.Store, error) { return w.store, nil },
-		MaxLag: w.MaxLag, OpenTimeout: 2 * time.Second,
+		MaxLag: w.MaxLag, OpenTimeout: w.patience(2 * time.Second),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})
 	say("START")
@@ -136,17 +142,26 @@ func (w *worker) run() (err error) {
 		return errors.New("stopped, although told to go on")
 	}
 	time.Sleep(150 * time.Millisecond)
+	for w.commits.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	w.stop.Store(true)
 	wg.Wait()
 	w.well.Store(true)
 	w.store.SetHooks(faultstore.Hooks{})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	switch w.End {
 	case synced:
-		if _, err := vfs.Sync(ctx, w.Path); err != nil {
+		ctr, err := mirror.Text(first, "SELECT v FROM meta WHERE k='ctr'")
+		if err != nil {
+			return fmt.Errorf("last counter: %w", err)
+		}
+		txid, err := vfs.Sync(ctx, w.Path)
+		if err != nil {
 			return fmt.Errorf("last sync: %w", err)
 		}
+		w.note("A %d %s", txid, ctr)
 		say("SYNCED")
 		select {}
 	case shut:
@@ -166,6 +181,15 @@ func (w *worker) run() (err error) {
 	}
 	say("DONE")
 	return nil
+}
+
+// patience is how long what the store has to answer may take: with a healthy one as
+// long as a machine can take, else not long.
+func (w *worker) patience(faulty time.Duration) time.Duration {
+	if w.Fault == healthy {
+		return slowest
+	}
+	return faulty
 }
 
 // inject makes the store do what the job says.
@@ -208,7 +232,7 @@ func (w *worker) open() (*sqlite3.Conn, error) {
 	for {
 		c, err := sqlite3.Open("file:" + w.Path + "?vfs=kill")
 		if err == nil {
-			c.BusyTimeout(5 * time.Second)
+			c.BusyTimeout(time.Minute)
 			if err = addFunctions(c); err == nil {
 				err = c.Exec(fmt.Sprintf("PRAGMA synchronous=%s; PRAGMA cache_size=10; PRAGMA wal_autocheckpoint=%d; PRAGMA journal_size_limit=%d; PRAGMA temp_store=memory",
 					w.Synchronous, w.AutoCheckpoint, w.JournalLimit))
@@ -220,6 +244,9 @@ func (w *worker) open() (*sqlite3.Conn, error) {
 		}
 		if !busy(err) && !(w.Fault != healthy && strings.Contains(err.Error(), "it is not known yet")) {
 			return nil, fmt.Errorf("open: %w", err)
+		}
+		if w.End != never && w.Fault == away { // or what was never begun is never known
+			w.store.SetHooks(faultstore.Hooks{})
 		}
 	}
 }
@@ -274,6 +301,7 @@ func (w *worker) work(i int) {
 		}
 		if ctr != "" && err == nil {
 			w.note("C %s", ctr)
+			w.commits.Add(1)
 		}
 	}
 	if err == nil {
@@ -295,7 +323,7 @@ func (w *worker) sync() {
 			break
 		}
 		var txid uint64
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), w.patience(time.Second))
 		txid, err = vfs.Sync(ctx, w.Path)
 		cancel()
 		switch {

@@ -242,7 +242,7 @@ func (w *subject) run(j job, delay time.Duration) {
 	out, err := cmd.StdoutPipe()
 	w.must(err)
 	w.must(cmd.Start())
-	hung := time.AfterFunc(time.Minute, func() { cmd.Process.Signal(syscall.SIGQUIT) })
+	hung := time.AfterFunc(2*slowest, func() { cmd.Process.Signal(syscall.SIGQUIT) })
 	defer hung.Stop()
 
 	var said []string

@@ -56,7 +56,7 @@ func (m *machine) told(err error) (s said) {
 func (m *machine) open(restore vfs.RestoreMode) said {
 	vfs.Register(m.who, vfs.Options{
 		Store:  func(string) (replicate.Store, error) { return m.store, nil },
-		MaxLag: replicate.AsFast, OpenTimeout: 20 * time.Second, CloseTimeout: 20 * time.Second,
+		MaxLag: replicate.AsFast, OpenTimeout: slowest, CloseTimeout: slowest,
 		IdleTimeout: time.Millisecond, Restore: restore, Logger: slog.New(slog.DiscardHandler),
 	})
 	c, err := sqlite3.Open("file:" + m.path + "?vfs=" + m.who)
@@ -64,7 +64,7 @@ func (m *machine) open(restore vfs.RestoreMode) said {
 		return m.told(err)
 	}
 	m.conn = c
-	c.BusyTimeout(10 * time.Second)
+	c.BusyTimeout(time.Minute)
 	if err := c.Exec("PRAGMA journal_mode=wal; CREATE TABLE IF NOT EXISTS t(who, n, data)"); err != nil {
 		return m.failed(err)
 	}
@@ -111,7 +111,7 @@ func (m *machine) commit(n int, sync bool) said {
 	if !sync {
 		return m.state()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	txid, err := vfs.Sync(ctx, m.path)
 	if err != nil {
@@ -146,7 +146,7 @@ func (m *machine) close(fenced bool) said {
 		}
 		m.conn = nil
 	}
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slowest); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if _, err := vfs.Stat(m.path); errors.Is(err, vfs.ErrNotReplicated) {
 			return said{Rows: m.rows}
 		}

@@ -90,7 +90,7 @@ func TestStalledWriter(t *testing.T) {
 			select {
 			case what := <-stalled:
 				p.shown = append(p.shown, fmt.Sprintf("held up at request %d, %s, after=%v", at, what, after))
-			case <-time.After(30 * time.Second):
+			case <-time.After(slowest):
 				t.Fatalf("round %d: not held up", round)
 			}
 			before := int(acked.Load())
@@ -112,7 +112,7 @@ func TestStalledWriter(t *testing.T) {
 			}
 		}
 		sum.add(p, woken, int(acked.Load()))
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), slowest)
 		vfs.Shutdown(ctx) // what the fenced one can't upload is its error
 		cancel()
 		os.RemoveAll(base)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/outwash/outwash/internal/objstore/faultstore"
@@ -50,7 +49,7 @@ func sidecarMain(text string) {
 	say("START")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		w.store.SetHooks(faultstore.Hooks{}) // the store is well from now on
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), slowest)
 		txid, err := db.Sync(ctx)
 		cancel()
 		if err != nil {
@@ -60,7 +59,7 @@ func sidecarMain(text string) {
 		say("A %d %s", txid, lines.Text())
 	}
 	w.store.SetHooks(faultstore.Hooks{})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	if err := db.Close(ctx); err != nil {
 		die(err)

@@ -209,7 +209,7 @@ func (c *sidecarChild) said() string {
 // expect waits for a line of the sidecar.
 func (p *pair) expect(prefix string) string {
 	p.t.Helper()
-	hung := time.AfterFunc(time.Minute, func() { _ = p.side.cmd.Process.Signal(syscall.SIGQUIT) })
+	hung := time.AfterFunc(2*slowest, func() { _ = p.side.cmd.Process.Signal(syscall.SIGQUIT) })
 	defer hung.Stop()
 	for line := range p.side.next {
 		if strings.HasPrefix(line, prefix) {

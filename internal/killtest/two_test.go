@@ -58,7 +58,7 @@ func contend(name, path string, store replicate.Store) (o outcome) {
 	}
 	vfs.Register(name, vfs.Options{
 		Store:  func(string) (replicate.Store, error) { return store, nil },
-		MaxLag: replicate.AsFast, OpenTimeout: 20 * time.Second, CloseTimeout: 20 * time.Second,
+		MaxLag: replicate.AsFast, OpenTimeout: slowest, CloseTimeout: slowest,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	c, err := sqlite3.Open("file:" + path + "?vfs=" + name)
@@ -73,8 +73,8 @@ func contend(name, path string, store replicate.Store) (o outcome) {
 			o.Wrong = fmt.Sprint("close: ", err)
 		}
 	}()
-	c.BusyTimeout(10 * time.Second)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	c.BusyTimeout(time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	write := func() error {
 		err := c.Exec(fmt.Sprintf("INSERT INTO t VALUES('%s',%d,randomblob(300))", name, o.Rows))
@@ -194,7 +194,7 @@ func TestTwoInOneProcess(t *testing.T) {
 			wg.Go(func() { o[i] = contend([]string{"left", "right"}[i], paths[i], fs) })
 		}
 		wg.Wait()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), slowest)
 		// What the one who lost can't upload is its error.
 		err := vfs.Shutdown(ctx)
 		for i := range o {
@@ -333,7 +333,7 @@ func startContender(t *testing.T, env, cache string) *contender {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	hung := time.AfterFunc(5*time.Minute, func() { cmd.Process.Kill() })
+	hung := time.AfterFunc(10*time.Minute, func() { cmd.Process.Kill() })
 	t.Cleanup(func() {
 		c.in.Close()
 		cmd.Wait()
@@ -375,7 +375,7 @@ func contenderMain(cache string) {
 			die(err)
 		}
 		o := contend("both", job.Path, store)
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), slowest)
 		if err := vfs.Shutdown(ctx); err != nil && o.Won && o.Wrong == "" {
 			o.Wrong = fmt.Sprint("shutdown: ", err)
 		}

@@ -149,7 +149,7 @@ func TestDirsShare(t *testing.T) {
 	}
 	as := func(name string) {
 		t.Helper()
-		for limit := time.After(time.Minute); ; {
+		for limit := time.After(2 * time.Minute); ; {
 			a.mu.Lock()
 			f := a.open[files.in("x.db")]
 			ok := f != nil && f.o.MaxLag == time.Duration(len(name))

@@ -26,6 +26,10 @@ import (
 	"github.com/outwash/outwash/replicate"
 )
 
+// slowest is a time within which whatever is to happen has happened, on a machine that
+// is slow and has other things to do. Nothing waits for its end.
+const slowest = 2 * time.Minute
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -136,7 +140,7 @@ func (w *world) ready() *DB {
 
 func (w *world) sync() uint64 {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	txid, err := w.db.Sync(ctx)
 	if err != nil {
@@ -148,7 +152,7 @@ func (w *world) sync() uint64 {
 
 func (w *world) close() {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	must(w.t, w.db.Close(ctx))
 	must(w.t, w.failed())
@@ -262,7 +266,7 @@ func (w *world) guardState() (slot int, zero bool) {
 // eventually waits for something that other processes or goroutines bring about.
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slowest); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("%s: still not; %+v", what, w.db.Status())
 		}

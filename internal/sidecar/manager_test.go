@@ -83,7 +83,7 @@ func (a *fakes) tell() {
 // await waits until exactly these databases, by base name, are open.
 func (a *fakes) await(t *testing.T, want ...string) {
 	t.Helper()
-	limit := time.After(time.Minute)
+	limit := time.After(2 * time.Minute)
 	for {
 		a.mu.Lock()
 		var got []string
@@ -199,7 +199,7 @@ func TestManagerTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	x := func() *fake { a.mu.Lock(); defer a.mu.Unlock(); return a.open["/d/x"] }
-	for limit := time.After(time.Minute); x() == nil; {
+	for limit := time.After(2 * time.Minute); x() == nil; {
 		a.mu.Lock()
 		stuck := slices.Collect(func(yield func(*fake) bool) {
 			for p, f := range a.open {

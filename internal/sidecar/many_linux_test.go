@@ -51,7 +51,7 @@ func TestDirOfPrograms(t *testing.T) {
 			p.Must("INSERT INTO t VALUES (?)", n)
 		}
 	}
-	limit := time.After(time.Minute)
+	limit := time.After(2 * time.Minute)
 	for replicating := 0; replicating < len(names); {
 		replicating = 0
 		all := m.Statuses()

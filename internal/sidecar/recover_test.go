@@ -111,7 +111,7 @@ func TestDeletedUnseen(t *testing.T) {
 func TestCloseHoldsNobodyUp(t *testing.T) {
 	w := newWorld(t, Options{})
 	p := w.stock()
-	p.Must("PRAGMA journal_mode=wal; PRAGMA busy_timeout=10000")
+	p.Must("PRAGMA journal_mode=wal")
 	p.Must(table)
 	w.ready()
 	release, asked := make(chan struct{}), make(chan struct{}, 1000)
@@ -127,7 +127,7 @@ func TestCloseHoldsNobodyUp(t *testing.T) {
 	<-asked
 	closed := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), slowest)
 		defer cancel()
 		closed <- w.db.Close(ctx)
 	}()
@@ -182,8 +182,9 @@ func TestReadersOnAllSlots(t *testing.T) {
 // log had is found in the file.
 func TestUndecided(t *testing.T) {
 	var later atomic.Int64
+	began := time.Now() // for capture the time stands still
 	w := newWorld(t, Options{hooks: hooks{capture: func(o *capture.Options) {
-		o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+		o.Now = func() time.Time { return began.Add(time.Duration(later.Load())) }
 	}}})
 	p := w.stock()
 	p.Must("PRAGMA journal_mode=wal")
@@ -200,12 +201,12 @@ func TestUndecided(t *testing.T) {
 		t.Errorf("the log was let go at once: %+v", ck)
 	}
 	later.Store(int64(time.Minute))
-	p.Must("PRAGMA busy_timeout=10000")
+	p.Must("PRAGMA busy_timeout=60000")
 	if ck, err = p.Checkpoint("TRUNCATE"); err != nil || ck.Busy != 0 {
 		t.Error(ck, err)
 	}
 	p.Must("INSERT INTO t(a) VALUES(2)")
-	if ck, err = p.Checkpoint("TRUNCATE"); err != nil || ck.Busy != 0 || ck.Took > 3*time.Second {
+	if ck, err = p.Checkpoint("TRUNCATE"); err != nil || ck.Busy != 0 {
 		t.Error(ck, err)
 	}
 	w.store.SetHooks(faultstore.Hooks{})

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/outwash/outwash/internal/objstore/faultstore"
 	"github.com/outwash/outwash/internal/segment"
@@ -85,7 +84,7 @@ func TestCloseUndecided(t *testing.T) {
 	}})
 	db := w.start()
 	<-asked
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowest)
 	defer cancel()
 	if err := db.Close(ctx); !errors.Is(err, errUndecided) {
 		t.Errorf("Close: %v", err)

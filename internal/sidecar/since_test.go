@@ -96,12 +96,7 @@ func TestRefusedToldOnce(t *testing.T) {
 	q.Must("CREATE TABLE other(a)")
 	other.start()
 	<-other.db.Ready()
-	for deadline := time.Now().Add(20 * time.Second); other.db.Status().State != replicate.StateFailed; {
-		if time.Now().After(deadline) {
-			t.Fatal(other.db.Status())
-		}
-		runtime.Gosched()
-	}
+	other.eventually("refused", func() bool { return other.state() == replicate.StateFailed })
 	for range 3 { // refusals later
 		at := other.store.Total()
 		for other.store.Total() == at {

@@ -68,11 +68,11 @@ func TestProcess(t *testing.T) {
 // A worker does what it is asked for; the database is what it says it is.
 func TestWorker(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
-	w := StartWork(t, Work{Path: path, Commits: 40, Rate: 200, Truncate: 20 * time.Millisecond})
 	began := time.Now()
+	w := StartWork(t, Work{Path: path, Commits: 40, Rate: 200, Truncate: 20 * time.Millisecond})
 	must(t, w.Wait())
 	r := w.Report()
-	if r.Commits != 40 || r.Highest != 40 || len(r.Checkpoints) < 2 || time.Since(began) < 190*time.Millisecond {
+	if r.Commits != 40 || r.Highest != 40 || len(r.Checkpoints) == 0 || time.Since(began) < 190*time.Millisecond {
 		t.Errorf("%+v in %v", r, time.Since(began))
 	}
 	for _, c := range r.Checkpoints {
@@ -80,6 +80,9 @@ func TestWorker(t *testing.T) {
 			t.Errorf("alone, and busy: %+v", c)
 		}
 	}
+	w = StartWork(t, Work{Path: path, Rate: 200, Truncate: time.Millisecond}) // again and again
+	w.WaitDone(2, 3)
+	must(t, w.Stop())
 	w = StartWork(t, Work{Path: path, Seed: 1, Connections: 3, Random: true, CacheSize: 10, AutoCheckpoint: 20, Busy: 5 * time.Second})
 	w.Ready()
 	w.WaitCommits(40)

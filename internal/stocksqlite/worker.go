@@ -48,7 +48,7 @@ type Worker struct {
 	done  chan struct{} // closed when it ended
 
 	mu      sync.Mutex
-	notify  chan struct{} // closed and made anew at each commit
+	notify  chan struct{} // closed and made anew at each commit and checkpoint
 	report  Report
 	inOrder bool
 }
@@ -115,12 +115,12 @@ func (w *Worker) read() {
 			w.report.Commits++
 			w.report.Highest = max(w.report.Highest, l.Commit)
 			w.report.Longest = max(w.report.Longest, time.Duration(l.Took)*time.Microsecond)
-			close(w.notify)
-			w.notify = make(chan struct{})
+			w.news()
 		case len(l.Result) == 3:
 			w.report.Checkpoints = append(w.report.Checkpoints, Checkpoint{
 				Mode: l.Checkpoint, Busy: l.Result[0], Log: l.Result[1], Done: l.Result[2], Took: time.Duration(l.Took) * time.Microsecond,
 			})
+			w.news()
 		}
 		w.mu.Unlock()
 	}
@@ -138,13 +138,23 @@ func (w *Worker) Ready() {
 	}
 }
 
+// news wakes who waits; mu is held.
+func (w *Worker) news() {
+	close(w.notify)
+	w.notify = make(chan struct{})
+}
+
 // WaitCommits waits until n commits returned, or the worker ended.
-func (w *Worker) WaitCommits(n int) {
+func (w *Worker) WaitCommits(n int) { w.WaitDone(n, 0) }
+
+// WaitDone waits until so many commits and checkpoints returned, however long that
+// takes here, or the worker ended.
+func (w *Worker) WaitDone(commits, checkpoints int) {
 	for {
 		w.mu.Lock()
-		have, news := w.report.Commits, w.notify
+		done, news := w.report.Commits >= commits && len(w.report.Checkpoints) >= checkpoints, w.notify
 		w.mu.Unlock()
-		if have >= n {
+		if done {
 			return
 		}
 		select {
