@@ -236,7 +236,7 @@ func copyRound(t *testing.T, r *rand.Rand, journal string, size int, base string
 	ctx := t.Context()
 	var stop atomic.Bool
 	var commits, rolled atomic.Int64
-	wrote := make(chan error, 1)
+	wrote, more := make(chan error, 1), make(chan struct{}, 1)
 	go func() {
 		for !stop.Load() {
 			switch err := oneOperation(r, c, 0, &rolled); {
@@ -247,6 +247,10 @@ func copyRound(t *testing.T, r *rand.Rand, journal string, size int, base string
 				return
 			}
 			commits.Add(1)
+			select {
+			case more <- struct{}{}:
+			default:
+			}
 		}
 		wrote <- nil
 	}()
@@ -254,6 +258,11 @@ func copyRound(t *testing.T, r *rand.Rand, journal string, size int, base string
 	var last *copyOf
 	pages := 0
 	for i := 0; i < rounds || commits.Load() < 60; i++ {
+		select { // a checkpoint waits for readers: one copy after the other would starve it
+		case <-more:
+		case err := <-wrote:
+			t.Fatal("it writes no more: ", err)
+		}
 		if i%3 == 0 {
 			last = nil
 		}
