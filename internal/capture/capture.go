@@ -93,6 +93,9 @@ type Options struct {
 	// CopyBytes is how much a pass of Copy reads. 0: 8 MiB, or 2 MiB in
 	// rollback-journal modes. For tests.
 	CopyBytes int
+	// MergeAtGate is how many commits get an entry each while the application waits at
+	// a gate. 0: 64. For tests: how many there are depends on the machine.
+	MergeAtGate int
 	// Failpoint, if set, is called with the name of each step that writes; its
 	// error becomes the step's. For tests.
 	Failpoint func(name string) error
@@ -196,6 +199,9 @@ func Open(opts Options) (*DB, error) {
 	}
 	if opts.EntryLimit <= 0 {
 		opts.EntryLimit = 1_000_000
+	}
+	if opts.MergeAtGate <= 0 {
+		opts.MergeAtGate = 64
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now

@@ -15,9 +15,6 @@ const (
 	// second over some time; beyond that capture would take too much of what the
 	// application works with, and those that wait go as one merge entry.
 	mergeRate = 2000
-	// mergeAtGate is how many commits get an entry each while the application
-	// waits at a gate.
-	mergeAtGate = 64
 	// mergeBacklog is how many entries may wait, while the store doesn't answer,
 	// until all commits that a look at the log finds share one.
 	mergeBacklog = 100_000
@@ -36,7 +33,7 @@ func (d *DB) emit(w walked, since int64, atGate bool) error {
 		return nil
 	}
 	for n := d.entriesFor(len(w.commits), atGate); len(w.commits) > 0; w.commits = w.commits[n:] {
-		if d.gates.Load() > 0 && len(w.commits) > mergeAtGate {
+		if d.gates.Load() > 0 && len(w.commits) > d.opts.MergeAtGate {
 			n = len(w.commits) // the application waits for this to end
 		}
 		if err := d.emitOne(w.pages, w.from.frame, w.commits[:n], since); err != nil || d.phase != live {
@@ -80,7 +77,7 @@ func (d *DB) entriesFor(n int, atGate bool) int {
 	now := d.opts.Now()
 	d.credit = min(mergeRate, d.credit+mergeRate*now.Sub(d.credited).Seconds())
 	d.credited = now
-	if float64(n) > d.credit || atGate && n > mergeAtGate || d.queue.backlog().Entries > mergeBacklog {
+	if float64(n) > d.credit || atGate && n > d.opts.MergeAtGate || d.queue.backlog().Entries > mergeBacklog {
 		return n
 	}
 	d.credit -= float64(n)

@@ -7,6 +7,12 @@ import (
 
 // For the tests of package sidecar_test.
 
+// EachItsEntry has commits share no entry, however many of them a slow machine makes
+// wait until they are captured.
+func (o *Options) EachItsEntry() {
+	o.Capture(func(c *capture.Options) { c.MergeAtGate = 1 << 30 })
+}
+
 // Unguarded switches the guard off.
 func (o *Options) Unguarded() { o.hooks.unguarded = true }
 

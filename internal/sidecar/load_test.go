@@ -54,7 +54,9 @@ func (w *world) restarted(times int) (largest int64) {
 // TestLoad: the log is restarted many times under load, all checkpoints of the
 // application return 0, and each commit has its TXID; nothing goes by unseen.
 func TestLoad(t *testing.T) {
-	w := newWorld(t, Options{})
+	opts := Options{}
+	opts.EachItsEntry()
+	w := newWorld(t, opts)
 	w.load(stocksqlite.Work{Commits: 1})
 	w.ready()
 	before := w.sync()

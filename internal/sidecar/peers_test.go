@@ -316,6 +316,7 @@ func TestPeers1200Commits(t *testing.T) {
 	const before, commits = 100, 1200 // before: that were there when the sidecar was started
 	h := newHost(t, nil)
 	h.opts.MaxLag = replicate.DefaultMaxLag
+	h.opts.EachItsEntry()
 	must(t, stocksqlite.StartWork(t, stocksqlite.Work{Path: h.path, Commits: before}).Wait())
 	h.ready()
 	w := stocksqlite.StartWork(t, stocksqlite.Work{Path: h.path, Rate: 200, Commits: commits - before})

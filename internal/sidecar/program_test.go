@@ -38,6 +38,7 @@ func programWork() (commits int, truncate time.Duration, times int) {
 func TestProgram(t *testing.T) {
 	h := newHost(t, nil)
 	h.opts.MaxLag = replicate.DefaultMaxLag
+	h.opts.EachItsEntry()
 	commits, truncate, times := programWork()
 	first := h.app()
 	first.Must("PRAGMA journal_mode=wal")
@@ -132,6 +133,7 @@ func python(t *testing.T, script string, args ...string) (out struct {
 func TestPython(t *testing.T) {
 	h := newHost(t, nil)
 	h.opts.MaxLag = replicate.DefaultMaxLag
+	h.opts.EachItsEntry()
 	h.start()
 	commits, truncate, times := programWork()
 	out := python(t, `
