@@ -20,6 +20,7 @@ type applier struct {
 	chain  segment.Hash
 	base   *segment.Object // the snapshot or page segment that was applied last; nil: none
 	tail   Tail            // of the state in the image
+	end    Tail            // of the log segment before, which may be a claim behind that
 	// reached: the target lies in what was applied, or before what follows.
 	reached bool
 	// after describes the first entry beyond the target; for messages.
@@ -42,8 +43,9 @@ func (a *applier) segment(ctx context.Context, o *segment.Object) error {
 	if err != nil {
 		return fmt.Errorf("replicate: %s: %w", key, err)
 	}
-	if end := tailOf(o); end.TXID == a.tail.TXID {
-		a.tail = end
+	a.end = tailOf(o)
+	if a.end.TXID == a.tail.TXID {
+		a.tail = a.end
 	}
 	a.reached = a.reached || a.target.txid != 0 && a.target.txid == a.tail.TXID
 	return nil

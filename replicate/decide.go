@@ -54,7 +54,7 @@ func (s *situation) ours() bool {
 // repairable reports whether it is proven that the database had reached the
 // line's end, so that it may extend it whatever happened to it since.
 func (s *situation) repairable() bool {
-	return s.ours() && s.lineage.Reached(s.end.Tail, s.evidence.Identity, s.boot)
+	return s.lineage.Reached(s.end.Tail, s.evidence.Identity, s.boot)
 }
 
 // decide applies the rows of evidence in order; the first that fits counts.

@@ -27,6 +27,8 @@ func TestDecide(t *testing.T) {
 	rebooted := with(known, func(l *local.Lineage) { l.Noted = at(9, "f", "before") })
 	ahead := with(durable, func(l *local.Lineage) { l.Durable.TXID, l.Noted.TXID = 11, 8 })
 	old := local.Lineage{Database: db, Sessions: []segment.ID{mine}, TXID: 9, Checksum: 7, Session: mine}
+	made := local.Lineage{Restored: local.Restored{Database: db, Position: local.Position{TXID: 12, Checksum: 7, Session: theirs, File: "f"}}}
+	madeOver := with(known, func(l *local.Lineage) { l.Database, l.Restored = other, made.Restored })
 	foreign := with(known, func(l *local.Lineage) { l.Database = other })
 	file := func(size int64, continues bool) Evidence {
 		return Evidence{File: FilePresent, Size: size, Continues: continues, Identity: "f", Found: "somewhere"}
@@ -105,6 +107,14 @@ func TestDecide(t *testing.T) {
 
 		{"others went on", situation{end: line(theirs, 12, 5), lineage: known, evidence: scanned, searched: true}, actAsk, ErrDiverged, []string{"elsewhere", "TXID 9", restore, adopt}},
 		{"another database", situation{end: line(theirs, 12, 5), lineage: foreign, evidence: scanned, searched: true}, actAsk, ErrDiverged, []string{"another path", restore, adopt}},
+		{"restored", situation{end: line(theirs, 12, 5), lineage: made, evidence: scanned}, actSearch, nil, nil},
+		{"restored, changed", situation{end: line(theirs, 12, 5), lineage: made, evidence: scanned, searched: true}, actRepair, nil, nil},
+		{"restored where another was replicated, changed", situation{end: line(theirs, 12, 5), lineage: madeOver, evidence: scanned, searched: true}, actRepair, nil, nil},
+		{"restored, an older state was put over it", situation{end: line(theirs, 12, 5), lineage: made, evidence: scanned, searched: true, earlier: 6, canRestore: true}, actAsk, ErrDiverged, []string{"TXID 6"}},
+		{"restored, another file", situation{end: line(theirs, 12, 5), lineage: made, evidence: put, searched: true}, actAsk, ErrDiverged, []string{"another one"}},
+		{"restored, others went on", situation{end: line(theirs, 13, 5), lineage: made, evidence: scanned, searched: true}, actAsk, ErrDiverged, []string{"restored from the replica's TXID 12", "ends at TXID 13", "elsewhere", restore, adopt}},
+		{"restored, unreachable", situation{unreachable: down, lineage: made, evidence: file(1, false)}, actWait, nil, nil},
+		{"restored, the replica lost objects", situation{end: line(theirs, 11, 5), lineage: made, evidence: scanned, searched: true}, actAsk, ErrDiverged, nil},
 		{"no lineage", situation{end: line(theirs, 12, 5), evidence: scanned, searched: true}, actAsk, ErrDiverged, []string{"0000000000000005", restore, adopt}},
 	} {
 		c.s.database, c.s.replica, c.s.small, c.s.boot = "/data/app.db", "s3://bucket/app", smallDatabase, "now"

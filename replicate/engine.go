@@ -103,7 +103,7 @@ type Engine struct {
 	proof    proof
 	claimed  bool             // this session's claim is in the line
 	restored int              // how often this engine made the database from the replica
-	taken    bool             // an earlier one did, and ended before it had claimed the line
+	taken    bool             // somebody did before, and nobody has claimed the line for it since
 	adopted  *Tail            // the state that Adopt let the database replace
 	verify   bool             // the log is no proof of what the file has: power was lost, perhaps
 	early    bool             // the application may be let in before the source begins

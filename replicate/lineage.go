@@ -103,7 +103,7 @@ func (e *Engine) saveSession(ctx context.Context) error {
 func (e *Engine) saveRestored() error {
 	l := e.lineage
 	if l.Database != e.end.Database {
-		l = local.Lineage{Database: e.end.Database}
+		l = local.Lineage{Database: e.end.Database, Restored: l.Restored}
 	}
 	l.File, l.Replica = e.opts.identity(e.opts.Database), e.opts.Store.String()
 	if err := e.opts.Local.SaveLineage(l); err != nil {

@@ -93,6 +93,9 @@ func (e *Engine) look(ctx context.Context, timeout time.Duration) (situation, er
 	if s.evidence, err = e.opts.Source.Evidence(ctx, s.end.Tail); err != nil {
 		return s, fmt.Errorf("replicate: compare %s with its replica: %w", e.opts.Database, err)
 	}
+	// Who restores writes this at any time, before the file is there.
+	e.lineage.Restored = e.opts.Local.Restored()
+	s.lineage.Restored = e.lineage.Restored
 	return s, nil
 }
 
@@ -187,7 +190,8 @@ func (e *Engine) bind(act action, s situation) error {
 	short := s.evidence.Proof == "wal" || s.evidence.Proof == "spool"
 	e.verify = act == actContinue && short && s.end.Commit > 0 && (s.boot == "" || s.lineage.Noted.Boot != s.boot)
 	e.early = act == actRepair || act == actContinue && short && !e.verify && s.repairable()
-	e.taken = act == actContinue && s.end.Commit > 0 && s.ours() && s.lineage.Made(s.evidence.Identity) && !s.lineage.Known(s.end.Session)
+	e.taken = !s.lineage.Known(s.end.Session) && (act == actRepair || // it was restored, and others may have restored it, too
+		act == actContinue && s.end.Commit > 0 && s.ours() && s.lineage.Made(s.evidence.Identity))
 	if act == actRestore {
 		return nil
 	}
@@ -197,7 +201,7 @@ func (e *Engine) bind(act action, s situation) error {
 			"before", l.Database.String(), "now", s.end.Database.String(), "replica", s.replica)
 	}
 	if l.Database != s.end.Database {
-		*l = local.Lineage{Database: s.end.Database}
+		*l = local.Lineage{Database: s.end.Database, Restored: l.Restored}
 	}
 	if l.Acknowledged().TXID > s.end.TXID { // it was agreed to go on without
 		l.TXID, l.Checksum, l.Session, l.Noted = s.end.TXID, s.end.Checksum, s.end.Session, local.Position{}

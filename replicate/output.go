@@ -42,9 +42,19 @@ func checkOutput(output string, force bool) error {
 	return nil
 }
 
-// withOutput lets fill make a temporary file beside output, and makes it output
+// output is a database file to make.
+type output struct {
+	path  string
+	force bool
+	// before is called when the temporary file is about to get its name; it gives what
+	// undoes it, if that fails.
+	before func(temp string) (undo func())
+}
+
+// with lets fill make a temporary file beside the output, and makes it the output
 // when fill succeeds. Otherwise nothing of it is left.
-func withOutput(output string, force bool, fill func(*os.File) error) (err error) {
+func (o output) with(fill func(*os.File) error) (err error) {
+	output, force := o.path, o.force
 	var b [8]byte
 	rand.Read(b[:])
 	temp := filepath.Join(filepath.Dir(output), "."+filepath.Base(output)+".restoring-"+hex.EncodeToString(b[:]))
@@ -80,12 +90,22 @@ func withOutput(output string, force bool, fill func(*os.File) error) (err error
 		return err
 	}
 	if force {
-		return replaceDatabase(temp, output)
+		return o.replaceDatabase(temp)
 	}
-	if err := publishNew(temp, output); err != nil {
+	if err := o.publish(temp); err != nil {
 		return err
 	}
 	return syncDir(output)
+}
+
+// publish gives temp its name, with what is to be done before.
+func (o output) publish(temp string) error {
+	undo := o.before(temp)
+	err := publishNew(temp, o.path)
+	if err != nil {
+		undo()
+	}
+	return err
 }
 
 // publishNew gives temp the name output unless that is taken.
@@ -127,7 +147,8 @@ func publishNew(temp, output string) error {
 //  4. the old one is deleted.
 //
 // If step 1 to 3 fails, what was moved is moved back, the database last.
-func replaceDatabase(temp, output string) (err error) {
+func (o output) replaceDatabase(temp string) (err error) {
+	output := o.path
 	if _, err := os.Lstat(output + local.Suffix); err == nil {
 		dir, err := local.Open(output) // nobody replicates it now
 		if err != nil {
@@ -162,7 +183,7 @@ func replaceDatabase(temp, output string) (err error) {
 	if err := syncDir(output); err != nil {
 		return err
 	}
-	if err := publishNew(temp, output); err != nil {
+	if err := o.publish(temp); err != nil {
 		return err
 	}
 	if err := syncDir(output); err != nil {

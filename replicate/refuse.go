@@ -49,7 +49,11 @@ func (s *situation) differs() (action, error) {
 	tail, ev := s.end.Tail, s.evidence
 	choice := fmt.Sprintf("To take the replica's state: %s. To make the database's the replica's next: %s. To keep both, replicate to another path",
 		s.restoreCommand("-force "), s.adoptCommand())
-	switch {
+	switch r := &s.lineage.Restored; {
+	case r.Of(ev.Identity) && r.Database == tail.Database && !s.lineage.Known(tail.Session) &&
+		s.lineage.Noted.File != r.File && s.lineage.Durable.File != r.File:
+		return s.ask(ErrDiverged, "the database was restored from the replica's TXID %d and has changed since; the replica has gone on without it and ends at TXID %d, checksum %016x, last written by %s. %s",
+			r.TXID, tail.TXID, tail.Checksum, s.end.writer(), choice)
 	case s.ours() && s.lineage.Known(tail.Session) && !s.lineage.OtherFile(ev.Identity):
 		return s.ask(ErrRepair, "the replica ends at TXID %d, checksum %016x; the database is %s, and nothing proves that it ever was at TXID %[1]d "+
 			"(power may have failed, or an older file was put here); %[4]s. %[5]s",
@@ -61,14 +65,15 @@ func (s *situation) differs() (action, error) {
 		return s.ask(ErrDiverged, "the replica ends at TXID %d, checksum %016x, last written by %s; the database is %s; %s. %s",
 			tail.TXID, tail.Checksum, s.end.writer(), found(ev), s.reached(), choice)
 	}
-	return s.ask(ErrDiverged, "the replica (database %s) ends at TXID %d, checksum %016x, last written by %s; the database is %s: another one, or a copy that went its own way. %s",
+	return s.ask(ErrDiverged, "the replica (database %s) ends at TXID %d, checksum %016x, last written by %s; the database is %s: another one, or a copy that went its own way "+
+		"(one that was restored, perhaps, and changed before it was replicated). %s",
 		tail.Database, tail.TXID, tail.Checksum, s.end.writer(), found(ev), choice)
 }
 
 // reached says how far the file is known to have come.
 func (s *situation) reached() string {
 	var txid uint64
-	for _, p := range []local.Position{s.lineage.Durable, s.lineage.Noted, s.lineage.Ahead} {
+	for _, p := range []local.Position{s.lineage.Durable, s.lineage.Noted, s.lineage.Ahead, s.lineage.Restored.Position} {
 		if p.File == s.evidence.Identity && (p.Boot == "" || p.Boot == s.boot) {
 			txid = max(txid, p.TXID)
 		}

@@ -17,7 +17,15 @@ type RestoreOptions struct {
 	URL   string // opened if Store is nil
 	// Output is the database file to make. It is complete or absent: everything
 	// is written to a temporary file beside it.
-	Output string
+	// Its directory must be there, unless Parents makes it, with those above it.
+	Output  string
+	Parents bool
+	// Database is the path of the database that Output is, or will be once it is
+	// renamed, if the newest state is restored to go on from it; "": it is not. Beside
+	// it is noted that this very file is the replica's end: so that it may extend the
+	// replica as long as nobody else has, though it is changed before anything
+	// replicates it. Of states that TXID or Timestamp select nothing is noted.
+	Database string
 	// TXID to restore; 0: the newest, or Timestamp's.
 	TXID uint64
 	// Timestamp selects the last commit at or before it; zero: the newest.
@@ -75,11 +83,13 @@ type RestoreResult struct {
 	// Exact: this is the state that was asked for. Of a time within merged commits, or
 	// further back than the log, it is false where there may have been later commits
 	// before that time, which can't be restored one by one; Notes say so.
-	Exact    bool     `json:"exact"`
-	Notes    []string `json:"notes,omitempty"` // what people should know
-	Pages    uint64   `json:"pages"`
-	PageSize uint32   `json:"page_size"`
-	Bytes    int64    `json:"bytes"` // size of the database
+	Exact bool     `json:"exact"`
+	Notes []string `json:"notes,omitempty"` // what people should know
+	// Directory is the outermost of the directories that were made for Output.
+	Directory string `json:"directory,omitempty"`
+	Pages     uint64 `json:"pages"`
+	PageSize  uint32 `json:"page_size"`
+	Bytes     int64  `json:"bytes"` // size of the database
 	// Fetched is how many bytes were read from the store, Objects from how many
 	// objects, Requests with how many GET and LIST requests; a page of a listing
 	// counts as 1000 keys. Of a dry run they say what a restore would take: the
@@ -159,13 +169,14 @@ type restorer struct {
 	// inexact and notes are what the result says of a time whose state isn't there.
 	inexact  bool
 	notes    []string
-	expected cost // of a dry run
+	made     []string // directories
+	expected cost     // of a dry run
 	meter    meter
 }
 
-func (r *restorer) run(ctx context.Context) error {
+func (r *restorer) run(ctx context.Context) (err error) {
 	if !r.opts.DryRun {
-		if err := checkOutput(r.opts.Output, r.opts.Force); err != nil {
+		if err := checkOutput(r.opts.Output, r.opts.Force); err != nil && !(r.opts.Parents && absentDirectory(err)) {
 			return err
 		}
 	}
@@ -182,12 +193,25 @@ func (r *restorer) run(ctx context.Context) error {
 	if r.opts.DryRun {
 		return r.attempts(ctx, func() error { return r.dryRun(ctx) })
 	}
-	return withOutput(r.opts.Output, r.opts.Force, func(f *os.File) error {
+	if r.opts.Parents {
+		if err := r.makeParents(); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				r.removeParents()
+			}
+		}()
+	}
+	return output{r.opts.Output, r.opts.Force, r.leave}.with(func(f *os.File) error {
 		if err := r.attempts(ctx, func() error { return r.rebuild(ctx, f) }); err != nil {
 			return err
 		}
 		if err := f.Truncate(int64(r.a.im.commit) * int64(r.a.im.pageSize)); err != nil {
 			return fmt.Errorf("replicate: %w %s: %w", errWrite, f.Name(), err)
+		}
+		if err := r.checkSpool(); err != nil {
+			return err
 		}
 		if r.opts.Check == nil {
 			return nil
@@ -336,6 +360,9 @@ func (r *restorer) result(store Store) RestoreResult {
 		Pages: t.Commit, PageSize: t.PageSize, Bytes: int64(t.Commit) * int64(t.PageSize),
 		Fetched: r.store.fetched.Load(), Objects: int(r.store.objects.Load()), Requests: int(r.store.requests.Load()),
 		hashes: r.a.im.hashes, tail: t,
+	}
+	if len(r.made) > 0 {
+		res.Directory = r.made[0]
 	}
 	if r.opts.DryRun {
 		res.Fetched, res.Objects, res.Requests = r.expected.bytes, r.expected.objects, r.expected.requests

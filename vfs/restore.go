@@ -21,7 +21,7 @@ func (db *database) restore(ctx context.Context, store replicate.Store) error {
 	if err := removeEmpty(db.path); err != nil {
 		return err
 	}
-	o := replicate.RestoreOptions{Store: store, Output: db.path, Logger: db.log}
+	o := replicate.RestoreOptions{Store: store, Output: db.path, Database: db.path, Logger: db.log}
 	_, err := os.Stat(db.path)
 	exists := err == nil
 	if exists {

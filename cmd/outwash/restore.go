@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -27,7 +29,9 @@ that isn't later, and a note says between which transactions the others are gone
 So does one within commits that were merged, as they are where too many wait.
 
 -if-db-not-exists and -if-replica-exists make it a line of a start script: it does
-nothing, and succeeds, if the database is there, or if there is no replica yet.
+nothing, and succeeds, if the database is there, or if there is no replica yet. What
+it restores may be changed before replication begins, as may a database restored by
+its configured path. A missing directory is made.
 
 -integrity-check asks SQLite as well. A database with functions or collations
 of its application can't be checked that way, which is noted and no failure.
@@ -112,7 +116,7 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	defer bar.done()
 	unchecked := ""
 	opts := replicate.RestoreOptions{
-		Store: store, Output: f.output, TXID: uint64(f.txid), Timestamp: f.timestamp.Time,
+		Store: store, Output: f.output, Parents: true, Database: f.continued(), TXID: uint64(f.txid), Timestamp: f.timestamp.Time,
 		Force: f.force, DryRun: f.dryRun, Parallelism: f.parallelism,
 		Progress: func(p replicate.Progress) {
 			what := ""
@@ -145,6 +149,9 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	if f.dryRun || unchecked != "" {
 		out.IntegrityCheck = checkNone
 	}
+	if res.Directory != "" {
+		u.note("outwash: restore: made the directory %s", res.Directory)
+	}
 	if unchecked != "" {
 		u.note("outwash: restore: not done: %s check: %s", f.check.value, unchecked)
 	}
@@ -153,6 +160,24 @@ func (f *restoreFlags) run(ctx context.Context, u *ui, args []string) error {
 	}
 	out.print(u)
 	return nil
+}
+
+// continued is the database that goes on from what is restored: not a copy to look at.
+func (f *restoreFlags) continued() string {
+	switch {
+	case f.output == "":
+		return ""
+	case f.ifNoDB, f.force && exists(f.output+local.Suffix), f.database != nil && sameName(f.output, f.database.Path):
+		return f.output
+	}
+	return ""
+}
+
+// sameName reports whether two paths are the same one.
+func sameName(a, b string) bool {
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && a == b
 }
 
 // skip says that there is nothing to do.

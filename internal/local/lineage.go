@@ -44,6 +44,8 @@ type Lineage struct {
 	// Ahead is the position that the newest upload will have made: noted before it,
 	// since its end may come to be known to nobody. It proves what Noted does.
 	Ahead Position `json:"-"`
+	// Restored says which end of the replica the file was made from.
+	Restored Restored `json:"-"`
 }
 
 // Position is a position on the replica's line that a file had reached.
@@ -106,7 +108,9 @@ func (l *Lineage) Reached(t Tail, file, boot string) bool {
 }
 
 // DurablyReached is Reached by what a loss of power can't take away.
-func (l *Lineage) DurablyReached(t Tail, file string) bool { return l.proves(&l.Durable, t, file) }
+func (l *Lineage) DurablyReached(t Tail, file string) bool {
+	return l.proves(&l.Durable, t, file) || l.Restored.proves(t, file)
+}
 
 // proves reports whether a file that reached p had reached t before: t was
 // numbered by the same session up to there, or by an earlier one of the list. A
@@ -147,6 +151,7 @@ func (d *Dir) Lineage() (Lineage, error) {
 	if l.Known(ahead.Session) {
 		l.Ahead = ahead
 	}
+	l.Restored = d.Restored()
 	return l, nil
 }
 

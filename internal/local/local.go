@@ -4,6 +4,7 @@
 //	shipper   flock: the process that replicates this database
 //	lineage   which replica the database belongs to, and how far it had come (JSON)
 //	position  how far it has come since (JSON, not synced)
+//	restored  which end of the replica the database file was made from (JSON)
 //	spool     captured entries that the store has not acknowledged yet
 //	clean     page hashes and fingerprint after a clean close
 //	spool-scratch  pages that a copy has read, if it takes long

@@ -60,6 +60,15 @@ type session struct {
 // runSession runs one session.
 func (db *DB) runSession(ctx context.Context, w *watcher, try int) (err error) {
 	s := &session{db: db, path: db.path, watch: db.watch, log: db.log, here: make(chan struct{}, 1)}
+	if db.o.Restore && !db.guarded.Load() {
+		made, err := local.MakeParents(db.path)
+		if err != nil {
+			return fmt.Errorf("sidecar: %s: %w", db.path, err)
+		}
+		if len(made) > 0 {
+			s.log.Info("made the directory, for the database to be restored there", "directory", made[0])
+		}
+	}
 	if s.watch == nil {
 		if s.watch, err = w.watch(db.path); err != nil {
 			return err
@@ -374,7 +383,7 @@ func (s *session) restore(ctx context.Context, store replicate.Store) error {
 			return fmt.Errorf("sidecar: %w", err)
 		}
 	}
-	r, err := replicate.Restore(ctx, replicate.RestoreOptions{Store: s.db.counts.Store(store), Output: s.path, Logger: s.log})
+	r, err := replicate.Restore(ctx, replicate.RestoreOptions{Store: s.db.counts.Store(store), Output: s.path, Database: s.path, Logger: s.log})
 	if err == nil {
 		s.log.Info("restored", "txid", r.TXID, "bytes", r.Bytes)
 	}
