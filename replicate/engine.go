@@ -65,6 +65,10 @@ type EngineOptions struct {
 	// its error ends the engine: refusal, which says what was found, or another
 	// one. It is not asked twice about the same state. nil: refused.
 	Adopt func(ctx context.Context, refusal error, tail Tail) error
+	// Waiting counts what is behind tail, which is where this machine knows the replica
+	// to have been, while the store doesn't answer and Source hasn't begun: for Status.
+	// It is called by the engine's goroutine. nil: that isn't known.
+	Waiting func(tail Tail) local.Waiting
 
 	// Sizes that tests make smaller; 0: inlineSize, smallDatabase, replayCost.
 	inline, small, replay int64
@@ -106,6 +110,7 @@ type Engine struct {
 	taken    bool             // somebody did before, and nobody has claimed the line for it since
 	adopted  *Tail            // the state that Adopt let the database replace
 	verify   bool             // the log is no proof of what the file has: power was lost, perhaps
+	bound    bool             // the line's end was found once
 	early    bool             // the application may be let in before the source begins
 	changes  backoff          // of decisions that had to be taken anew
 	losses   backoff          // of sources that gave up what waited
@@ -121,6 +126,7 @@ type Engine struct {
 
 	mu     sync.Mutex // guards what follows
 	status Status
+	known  local.Waiting // before the source has begun, as AtLeast says
 	err    error
 }
 
@@ -161,7 +167,7 @@ func Open(ctx context.Context, opts EngineOptions) *Engine {
 	}
 	e.owner = thisProcess(e.clock.Now())
 	e.log = e.log.With("database", opts.Database)
-	e.status = Status{Database: opts.Database, Replica: opts.Store.String(), Session: e.session.String(), Owner: e.owner, State: StateOpening, StateSince: e.clock.Now()}
+	e.status = Status{Database: opts.Database, Replica: opts.Store.String(), Session: e.session.String(), Owner: e.owner, State: StateOpening, StateSince: e.clock.Now(), AtLeast: true}
 	e.history = newExporter(e)
 	ctx, e.stop = context.WithCancelCause(ctx)
 	e.group.Go(func() error { return e.run(ctx) })

@@ -18,6 +18,7 @@ func (e *Engine) open(ctx context.Context) (action, error) {
 		return 0, fmt.Errorf("replicate: %w", err)
 	}
 	e.lineage = lineage
+	e.noteKnown(false)
 	var b, locked backoff
 	for {
 		s, err := e.look(ctx, b.timeout())
@@ -136,6 +137,7 @@ func (e *Engine) ask(ctx context.Context, s situation, refusal error) (action, e
 
 // await waits before the store is asked again.
 func (e *Engine) await(ctx context.Context, act action, unreachable error, b *backoff) error {
+	e.noteKnown(true)
 	e.trying(StateUnreachable, unreachable)
 	if act == actBacklog {
 		e.decide()

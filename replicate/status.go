@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/outwash/outwash/internal/local"
 	"github.com/outwash/outwash/internal/segment"
 )
 
@@ -96,6 +97,10 @@ type Status struct {
 	Spooled      int   `json:"spooled"`
 	// LagSeconds is the age of the oldest commit not acknowledged; 0 if none.
 	LagSeconds float64 `json:"lag_seconds"`
+	// AtLeast: it isn't known yet how database and replica relate, since the store
+	// hasn't answered, perhaps. TXID (0: not known), Backlog, LagSeconds and the like are
+	// what this machine knew before, and there may be more that isn't stored.
+	AtLeast bool `json:"at_least,omitempty"`
 
 	// LastUpload is when the store last acknowledged something; zero: never.
 	LastUpload time.Time `json:"last_upload"`
@@ -152,6 +157,14 @@ func (e *Engine) Status() Status {
 	defer e.mu.Unlock()
 	s := e.status
 	s.Figures = e.opts.Counters.Figures()
+	if k := &e.known; b.Entries == 0 {
+		oldest := k.Oldest
+		if b.Oldest != 0 && (oldest == 0 || b.Oldest < oldest) {
+			oldest = b.Oldest
+		}
+		b = k.Backlog
+		b.Oldest = oldest
+	}
 	s.Captured = s.TXID + b.TXIDs
 	s.Backlog, s.BacklogBytes, s.Spooled = b.Entries, b.Bytes, b.Spooled
 	if b.Oldest != 0 {
@@ -242,6 +255,7 @@ func (e *Engine) trying(state State, err error) {
 func (e *Engine) noteEnd(uploads int, bytes int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.bound, e.known, e.status.AtLeast = true, local.Waiting{}, false
 	e.status.ID = e.end.Database.String()
 	e.status.TXID = e.end.TXID
 	e.status.Checksum = fmt.Sprintf("%016x", e.end.Checksum)
@@ -250,6 +264,35 @@ func (e *Engine) noteEnd(uploads int, bytes int64) {
 		e.status.LastUpload = e.clock.Now()
 	}
 	e.status.Uploaded += bytes
+}
+
+// noteKnown puts what this machine knows into the status, as long as the store hasn't
+// said how far it is. What is about another replica, or another file, says nothing.
+// look: count what waits, too.
+func (e *Engine) noteKnown(look bool) {
+	e.mu.Lock()
+	before := e.known.Oldest
+	e.mu.Unlock()
+	l := &e.lineage
+	file := e.opts.identity(e.opts.Database)
+	if e.bound || l.Database.IsZero() || l.Replica != e.opts.Store.String() || l.OtherFile(file) || l.Made(file) {
+		return
+	}
+	p := l.Acknowledged()
+	var w local.Waiting
+	if look && e.opts.Waiting != nil && p.PageSize != 0 {
+		w = e.opts.Waiting(Tail{
+			TXID: p.TXID, Checksum: p.Checksum, Session: p.Session, Database: l.Database,
+			Commit: p.Commit, PageSize: p.PageSize, WAL: p.WAL,
+		})
+	}
+	if before != 0 && (w.Oldest == 0 || before < w.Oldest) { // it was no younger before
+		w.Oldest = before
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known, e.status.AtLeast = w, !w.Whole
+	e.status.ID, e.status.TXID, e.status.Checksum = l.Database.String(), p.TXID, fmt.Sprintf("%016x", p.Checksum)
 }
 
 // remedy says what to do about err.

@@ -160,7 +160,7 @@ func (db *database) start(v *replicated) (err error) {
 	o := replicate.EngineOptions{
 		Store: store, Source: db.capture, Local: db.dir, Database: db.path,
 		MaxLag: db.p.maxLag, Keep: db.p.keep, Logger: db.opts.logger(), OnState: db.opts.OnState,
-		Failpoint: db.opts.hooks.failpoint, Clock: db.opts.hooks.clock, Counters: &db.counts,
+		Failpoint: db.opts.hooks.failpoint, Clock: db.opts.hooks.clock, Counters: &db.counts, Waiting: db.capture.Waiting,
 	}
 	if db.p.restore == RestoreAuto {
 		o.Restore = func(ctx context.Context, _ replicate.Tail) error { return db.restore(ctx, db.counts.Store(store)) }

@@ -11,8 +11,8 @@ var mustAll = tests{
 		TestAdoptDeletesNothing TestCycle TestDoctorAtAWS TestDoctorInterrupted TestDoctorUnderPolicies
 		TestLargeUpload TestOperations TestRefusals TestReplicateEnd TestReplicateKilled TestReplicateService
 		TestReplicateSignals TestS3 TestS3/replicate TestS3Doc TestScript TestScript/prune TestScript/replicate
-		TestScript/replicate_config TestScript/replicate_exec TestScript/replicate_refused TestScript/snapshot
-		TestScript/status TestScript/verify TestSecrets TestServiceDoc TestServiceUnit TestStatusVerdicts`,
+		TestScript/replicate_config TestScript/replicate_exec TestScript/replicate_refused
+		TestScript/restore_continue TestScript/snapshot TestScript/status TestScript/verify TestSecrets TestServiceDoc TestServiceUnit TestStatusVerdicts`,
 	"internal/capture":   "TestCopyUnseenWrite",
 	"internal/crashdisk": "TestPowerLoss",
 	"internal/doctor":    "TestConnections TestDenied TestHealthy",
@@ -30,14 +30,14 @@ var mustAll = tests{
 	"internal/sidecar": `
 		TestDirOfPrograms TestDurableBeforeUpload TestGuardHasTeeth TestIdleMany TestLoad TestLoadUnguarded
 		TestOthersBugs TestPeers1200Commits TestPeersIdle TestPeersTruncate TestPeersTwoHosts TestProgram
-		TestStockRandom TestTakeOver`,
+		TestRestoredThenChanged TestRestoreBesideSpool TestStockRandom TestTakeOver`,
 	"internal/status":      "TestHostileReports TestLiveSocketIsKept TestStaleSocket",
 	"internal/stocksqlite": "TestProcess TestWorker",
 	"internal/versitygw":   "TestUsers",
 	"replicate": `
 		TestCrashAtEveryFailpoint TestExportCrash TestExports TestFigures TestObjectsRetiredMeanwhile
 		TestRestoreWhileRetaining TestRestoreWithWhatIsLeft TestRetain TestRetainKeepsPromises
-		TestTwoWritersOneEmptyPath TestVerifyEachObjectDeleted TestVerifyEachRegionFlipped TestVerifyLife
+		TestTwoRestoredGoOn TestTwoWritersOneEmptyPath TestVerifyEachObjectDeleted TestVerifyEachRegionFlipped TestVerifyLife
 		TestVerifySpliced TestVerifyWhileWritten TestWriteSnapshot`,
 	"replicate/config":  "Example TestDirectories TestErrors TestGuide TestSecretsStaySecret",
 	"replicate/metrics": "TestCollector TestLatenciesOnlyGrow",

@@ -39,7 +39,11 @@ func (e *statusEntry) row(now time.Time) []string {
 	row := []string{clean(e.name()), clean(e.State), "", "", "", "", "", ""}
 	switch s, l := e.Status, e.Local; {
 	case s != nil:
-		row[2], row[3], row[4] = fmt.Sprint(s.TXID), lag(s.LagSeconds, true), count(max(s.Captured, s.TXID)-s.TXID)
+		n := max(s.Captured, s.TXID) - s.TXID
+		row[2], row[3], row[4] = fmt.Sprint(s.TXID), lag(s.LagSeconds, !s.AtLeast), behind(n, !s.AtLeast)
+		if s.AtLeast && s.TXID == 0 {
+			row[2] = "?"
+		}
 		row[5], row[6], row[7] = size(max(0, s.BacklogBytes)), ago(s.LastUpload, now), clean(process(e.Process.Owner))
 		return row
 	case e.Bucket != nil && e.Bucket.TXID > 0:
@@ -52,13 +56,7 @@ func (e *statusEntry) row(now time.Time) []string {
 	}
 	if l := e.Local; l != nil && e.State != stateMissing {
 		n := l.Spooled + uint64(l.Logged)
-		row[3], row[4], row[5] = lag(l.LagSeconds, l.Complete), count(n), size(l.SpooledBytes)
-		switch {
-		case !l.Complete && n == 0:
-			row[4] = "?"
-		case !l.Complete:
-			row[4] += "+"
-		}
+		row[3], row[4], row[5] = lag(l.LagSeconds, l.Complete), behind(n, l.Complete), size(l.SpooledBytes)
 	}
 	return row
 }
@@ -141,6 +139,17 @@ func lag(s float64, all bool) string {
 		return seconds(s) + "+"
 	}
 	return seconds(s)
+}
+
+// behind counts what waits; without all there may be more.
+func behind(n uint64, all bool) string {
+	switch {
+	case all:
+		return count(n)
+	case n == 0:
+		return "?"
+	}
+	return count(n) + "+"
 }
 
 // ago formats a moment of the past by how long ago it was.

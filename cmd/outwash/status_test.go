@@ -212,6 +212,29 @@ func TestStatusPrint(t *testing.T) {
 	}
 }
 
+// TestStatusPrintUnknown: after a restart in an outage nothing is said to be stored of
+// which that isn't known.
+func TestStatusPrintUnknown(t *testing.T) {
+	row := func(s replicate.Status) string {
+		e := statusEntry{Database: "/a", State: string(s.State), Process: &statusProcess{}, Status: &s}
+		return strings.Join(e.row(time.Time{})[2:5], " ")
+	}
+	for _, c := range []struct {
+		s    replicate.Status
+		want string
+	}{
+		{replicate.Status{AtLeast: true}, "? ? ?"},
+		{replicate.Status{AtLeast: true, TXID: 7, Captured: 7}, "7 ? ?"},
+		{replicate.Status{AtLeast: true, TXID: 7, Captured: 9, LagSeconds: 61}, "7 1m1s+ 2+"},
+		{replicate.Status{TXID: 7, Captured: 9, LagSeconds: 61}, "7 1m1s 2"},
+		{replicate.Status{}, "0 0 s 0"},
+	} {
+		if got := row(c.s); got != c.want {
+			t.Errorf("%+v: %q, expected %q", c.s, got, c.want)
+		}
+	}
+}
+
 // TestStatusForeign: what another user replicates is not said to be stopped.
 func TestStatusForeign(t *testing.T) {
 	e := &statusEntry{State: stateStopped}

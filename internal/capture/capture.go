@@ -171,9 +171,11 @@ type DB struct {
 	credit   float64        // commits that may still get an entry each
 	credited time.Time
 
-	gates   atomic.Int32 // the application waits for mu at so many of them
-	trouble atomic.Pointer[trouble]
-	unseen  atomic.Int64 // raw time (µs) since when commits may have no entry, until a pass has found them; 0: all have
+	gates      atomic.Int32 // the application waits for mu at so many of them
+	trouble    atomic.Pointer[trouble]
+	remembered *remembered // of Waiting; the engine's goroutine's
+
+	unseen atomic.Int64 // raw time (µs) since when commits may have no entry, until a pass has found them; 0: all have
 
 	wal, shm, file File
 	spool          *local.Spool

@@ -32,8 +32,13 @@ type Peeked struct {
 func Peek(path string, view local.View, tail local.Tail) (p Peeked, err error) {
 	var f found
 	f.follow(tail, view.Records)
+	return f.peek(path, view)
+}
+
+// peek is Peek once the spool is followed.
+func (f *found) peek(path string, view local.View) (p Peeked, err error) {
 	p.Spooled = f.entries
-	log, err := peekLog(path, &f)
+	log, err := peekLog(path, f)
 	if err != nil {
 		return p, err
 	}

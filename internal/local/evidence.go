@@ -77,6 +77,13 @@ type Evidence struct {
 	Found string
 }
 
+// Waiting is what is known to wait for the store before it has answered.
+type Waiting struct {
+	Backlog
+	// Whole: nothing else waits. Else this is the least.
+	Whole bool
+}
+
 // Backlog is what is captured and not acknowledged.
 type Backlog struct {
 	Entries int

@@ -37,7 +37,8 @@ type Problem struct {
 }
 
 // judge decides. What replication can't get out of by itself is a problem at once;
-// what it can, such as a store that doesn't answer, only after maxLag.
+// what it can, such as a store that doesn't answer, only after maxLag, unless it can't even
+// be told how far replication is behind.
 func judge(list []replicate.Status, maxLag time.Duration, now time.Time) Health {
 	h := Health{Status: "ok", Time: now.UTC(), MaxLagSeconds: maxLag.Seconds(), Databases: len(list), Problems: []Problem{}}
 	for i := range list {
@@ -69,6 +70,8 @@ func problem(s *replicate.Status, maxLag time.Duration, now time.Time) string {
 		return fmt.Sprintf("the oldest commit that is not in the replica is %s old", seconds(s.LagSeconds))
 	case s.State == replicate.StateReplicating:
 		return ""
+	case s.AtLeast && s.LagSeconds == 0 && (s.State == replicate.StateUnreachable || s.State == replicate.StateDenied):
+		return fmt.Sprintf("%s, and this machine can't tell what is not in the replica", s.State)
 	case !s.StateSince.IsZero() && now.Sub(s.StateSince) > maxLag:
 		return fmt.Sprintf("%s for %s", s.State, seconds(now.Sub(s.StateSince).Seconds()))
 	}

@@ -30,6 +30,10 @@ func TestJudge(t *testing.T) {
 		{"unreachable, and much waits", replicate.Status{State: replicate.StateUnreachable, StateSince: minutes(1), LagSeconds: 400}, "6m40s old", 0},
 		{"unreachable for long", replicate.Status{State: replicate.StateUnreachable, StateSince: minutes(6)}, "unreachable for", 0},
 		{"denied for long", replicate.Status{State: replicate.StateDenied, StateSince: minutes(6)}, "denied for", 0},
+		{"unreachable, and nothing is known", replicate.Status{State: replicate.StateUnreachable, StateSince: now, AtLeast: true}, "can't tell what is not in the replica", 0},
+		{"denied, and nothing is known", replicate.Status{State: replicate.StateDenied, StateSince: now, TXID: 4, AtLeast: true}, "can't tell what is not in the replica", 0},
+		{"unreachable, and some is known to wait", replicate.Status{State: replicate.StateUnreachable, StateSince: now, LagSeconds: 20, AtLeast: true}, "", 1},
+		{"opening, and nothing is known", replicate.Status{State: replicate.StateOpening, StateSince: now, AtLeast: true}, "", 1},
 		{"unknown", replicate.Status{State: "resting"}, "", 1},
 	} {
 		c.s.Database, c.s.Error, c.s.Remedy = "/app.db", "e", "r"

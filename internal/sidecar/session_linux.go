@@ -120,7 +120,7 @@ func (db *DB) runSession(ctx context.Context, w *watcher, try int) (err error) {
 	o := replicate.EngineOptions{
 		Store: store, Source: src, Local: s.dir, Database: db.path,
 		MaxLag: db.o.MaxLag, Keep: db.o.Keep, Turns: db.o.turns, Logger: logger, OnState: s.onState,
-		Clock: db.o.hooks.clock, Failpoint: db.o.hooks.failpoint, Counters: &db.counts,
+		Clock: db.o.hooks.clock, Failpoint: db.o.hooks.failpoint, Counters: &db.counts, Waiting: s.capture.Waiting,
 	}
 	if db.o.Restore && !db.guarded.Load() {
 		o.Restore = func(ctx context.Context, _ replicate.Tail) error { return s.restore(ctx, store) }

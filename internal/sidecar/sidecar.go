@@ -111,7 +111,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	db := &DB{
 		o: o, path: path, log: o.Logger.With("database", path),
 		ready: make(chan struct{}), closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
-		last: replicate.Status{Database: path, State: replicate.StateOpening, StateSince: time.Now()},
+		last: replicate.Status{Database: path, State: replicate.StateOpening, StateSince: time.Now(), AtLeast: true},
 	}
 	if o.watcher == nil {
 		if o.watcher, err = newWatcher(); err != nil {

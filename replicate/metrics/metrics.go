@@ -61,9 +61,9 @@ var (
 
 	state         = per("state", "1 for the state that the database's replication is in, 0 for the others.", "state")
 	stateSince    = per("state_since_timestamp_seconds", "When the state became what it is.")
-	lag           = per("lag_seconds", "Age of the oldest commit that the store has not acknowledged; 0 if there is none.")
-	acknowledged  = per("acknowledged_txid", "Newest transaction that the store has acknowledged.")
-	captured      = per("captured_txid", "Newest transaction that was captured.")
+	lag           = per("lag_seconds", "Age of the oldest commit that the store has not acknowledged; 0 if there is none; missing while that isn't known.")
+	acknowledged  = per("acknowledged_txid", "Newest transaction that the store has acknowledged; missing while none is known.")
+	captured      = per("captured_txid", "Newest transaction that was captured; missing while none is known.")
 	backlog       = per("backlog_entries", "Entries captured and not acknowledged.")
 	backlogBytes  = per("backlog_bytes", "Stored bytes of the entries captured and not acknowledged.")
 	spooled       = per("spooled_entries", "Entries of the backlog that are in the spool on disk.")
@@ -160,9 +160,13 @@ func collect(d database, s *replicate.Status) {
 		d.flag(state, true, valid(string(s.State)))
 	}
 	d.time(stateSince, s.StateSince)
-	d.gauge(lag, s.LagSeconds)
-	d.gauge(acknowledged, float64(s.TXID))
-	d.gauge(captured, float64(s.Captured))
+	if !s.AtLeast || s.LagSeconds > 0 { // 0 would be a promise
+		d.gauge(lag, s.LagSeconds)
+	}
+	if !s.AtLeast || s.TXID > 0 {
+		d.gauge(acknowledged, float64(s.TXID))
+		d.gauge(captured, float64(s.Captured))
+	}
 	d.gauge(backlog, float64(s.Backlog))
 	d.gauge(backlogBytes, float64(s.BacklogBytes))
 	d.gauge(spooled, float64(s.Spooled))

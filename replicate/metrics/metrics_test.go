@@ -110,6 +110,27 @@ func TestCollectorNew(t *testing.T) {
 }
 
 // A scrape doesn't fail whatever the paths are, and whatever the list has twice.
+// What isn't known is missing: 0 would mean that everything is stored.
+func TestCollectorUnknown(t *testing.T) {
+	for _, c := range []struct {
+		s                    replicate.Status
+		hasLag, acknowledged bool
+	}{
+		{replicate.Status{State: replicate.StateUnreachable, AtLeast: true}, false, false},
+		{replicate.Status{State: replicate.StateUnreachable, AtLeast: true, TXID: 4, Captured: 4}, false, true},
+		{replicate.Status{State: replicate.StateUnreachable, AtLeast: true, TXID: 4, Captured: 6, LagSeconds: 3}, true, true},
+		{replicate.Status{State: replicate.StateUnreachable, TXID: 4}, true, true},
+		{replicate.Status{State: replicate.StateReplicating}, true, true},
+	} {
+		c.s.Database = "/app.db"
+		got := gather(t, NewCollector(func() []replicate.Status { return []replicate.Status{c.s} }))
+		if strings.Contains(got, "outwash_lag_seconds") != c.hasLag || strings.Contains(got, "outwash_acknowledged_txid") != c.acknowledged ||
+			strings.Contains(got, "outwash_captured_txid") != c.acknowledged {
+			t.Errorf("%+v:\n%s", c.s, got)
+		}
+	}
+}
+
 func TestCollectorOdd(t *testing.T) {
 	list := []replicate.Status{full("/\xff.db"), full("/a\"b\\c\n.db"), full("/app.db"), full("/app.db")}
 	list[3].TXID = 99
