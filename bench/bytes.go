@@ -160,6 +160,10 @@ func list(ctx context.Context, url string) (objects []replicate.ObjectInfo, err 
 	if err != nil {
 		return nil, err
 	}
+	return listStore(ctx, store)
+}
+
+func listStore(ctx context.Context, store replicate.Store) (objects []replicate.ObjectInfo, err error) {
 	for o, err := range store.List(ctx, "", "") {
 		if err != nil {
 			return nil, err

@@ -22,7 +22,7 @@ func restorePairs(ctx context.Context, b *bench, what string, a snapshotArgs) er
 	var with []outcome[restoreResult]
 	var plain []outcome[rawResult]
 	for range b.runs {
-		raw, err := rawTask(ctx, b, rawArgs{a.Replica, output})
+		raw, err := plainCopy(ctx, b, a, output)
 		if err != nil {
 			return err
 		}
@@ -43,9 +43,7 @@ func restorePairs(ctx context.Context, b *bench, what string, a snapshotArgs) er
 	b.restores = append(b.restores, row{
 		Case: "snapshot", What: "restore of " + what, Unit: "×", Goal: atMost(1.5), Runs: ratios(restored, copied),
 		Detail: []string{
-			fmt.Sprintf("%s; download %s + write and fsync %s", seconds(median(restored)),
-				seconds(median(each(plain, func(o outcome[rawResult]) float64 { return o.Result.Download }))),
-				seconds(median(each(plain, func(o outcome[rawResult]) float64 { return o.Result.Write })))),
+			seconds(median(restored)) + "; " + copyTimes(plain),
 			fmt.Sprintf("%s read, %s written", size(float64(with[0].Result.Fetched)), size(float64(with[0].Result.Bytes))),
 			"CPU " + figure(median(each(with, func(o outcome[restoreResult]) float64 { return o.Result.CPU })), "s"),
 			"equal to the database byte for byte",
@@ -72,33 +70,54 @@ var restoreTask = task("restore", func(ctx context.Context, a restoreArgs) (r re
 	return restoreResult{time.Since(start).Seconds(), (processorTime() - used).Seconds(), got.Fetched, got.Bytes, got.Requests}, err
 })
 
-type rawArgs struct{ Replica, Output string }
+// plainCopy downloads the replica of a's database and writes as many bytes as that has.
+func plainCopy(ctx context.Context, b *bench, a snapshotArgs, output string) (outcome[rawResult], error) {
+	fi, err := os.Stat(a.Database)
+	if err != nil {
+		return outcome[rawResult]{}, err
+	}
+	return rawTask(ctx, b, rawArgs{a.Replica, output, fi.Size()})
+}
 
-type rawResult struct{ Download, Write float64 } // seconds
+type rawArgs struct {
+	Replica, Output string
+	Bytes           int64 // to write
+}
+
+// rawResult is in seconds. Like a restore, a download knows no more than the
+// replica's URL when it begins: Find is how much of it went by until it knew what
+// there is to read.
+type rawResult struct{ Download, Find, Write float64 }
 
 var rawTask = task("raw", func(ctx context.Context, a rawArgs) (r rawResult, err error) {
+	start := time.Now()
 	store, err := replicate.OpenStore(ctx, a.Replica)
 	if err != nil {
 		return r, err
 	}
-	h, err := replicate.ReadHistory(ctx, store)
+	objects, err := listStore(ctx, store)
 	if err != nil {
 		return r, err
 	}
-	objects, err := list(ctx, a.Replica)
-	if err != nil {
-		return r, err
-	}
-	start := time.Now()
+	r.Find = time.Since(start).Seconds()
 	if err := download(ctx, store, objects); err != nil {
 		return r, err
 	}
 	r.Download = time.Since(start).Seconds()
 	start = time.Now()
-	err = write(a.Output, int64(h.Pages)*int64(h.PageSize))
+	err = write(a.Output, a.Bytes)
 	r.Write = time.Since(start).Seconds()
 	return r, errors.Join(err, os.Remove(a.Output))
 })
+
+// copyTimes says what plain copies took.
+func copyTimes(plain []outcome[rawResult]) string {
+	of := func(f func(rawResult) float64) string {
+		return seconds(median(each(plain, func(o outcome[rawResult]) float64 { return f(o.Result) })))
+	}
+	return fmt.Sprintf("download %s, of which %s to open and list, + write and fsync %s",
+		of(func(r rawResult) float64 { return r.Download }), of(func(r rawResult) float64 { return r.Find }), of(func(r rawResult) float64 { return r.Write }))
+}
 
 // download reads objects as a restore does: 8 ranges of up to 8 MiB at a time.
 func download(ctx context.Context, store replicate.Store, objects []replicate.ObjectInfo) error {

@@ -80,7 +80,7 @@ func restoreRounds(ctx context.Context, b *bench, what string, a snapshotArgs, o
 	var plain []outcome[rawResult]
 	var theirs []float64
 	for range b.runs {
-		p, err := rawTask(ctx, b, rawArgs{a.Replica, output})
+		p, err := plainCopy(ctx, b, a, output)
 		if err != nil {
 			return err
 		}
@@ -103,9 +103,7 @@ func restoreRounds(ctx context.Context, b *bench, what string, a snapshotArgs, o
 	b.add(row{
 		Case: "restore", What: "restore of " + what + " ÷ download, write and fsync", Unit: "×", Goal: atMost(1.5), Runs: ratios(ours, copied),
 		Detail: []string{
-			fmt.Sprintf("%s; download %s + write and fsync %s", seconds(median(ours)),
-				seconds(median(each(plain, func(o outcome[rawResult]) float64 { return o.Result.Download }))),
-				seconds(median(each(plain, func(o outcome[rawResult]) float64 { return o.Result.Write })))),
+			seconds(median(ours)) + "; " + copyTimes(plain),
 			fmt.Sprintf("%s read in %d requests, %s written", size(float64(with[0].Result.Fetched)), with[0].Result.Requests, size(float64(with[0].Result.Bytes))),
 			"CPU " + figure(median(each(with, func(o outcome[restoreResult]) float64 { return o.Result.CPU })), "s"),
 			"equal to the database byte for byte",

@@ -291,7 +291,7 @@ func (a *applier) blocks(ctx context.Context, key string, blocks []*segment.Bloc
 		return nil
 	}
 	for _, run := range runs(blocks) {
-		if err := readRun(ctx, a.line.store, key, run, a.im.block); err != nil {
+		if err := readRun(ctx, a.line.store, key, run, a.im.block, func() {}); err != nil {
 			return err
 		}
 	}
@@ -299,9 +299,11 @@ func (a *applier) blocks(ctx context.Context, key string, blocks []*segment.Bloc
 }
 
 // readRun reads blocks of a run and gives each, verified, to f, which must not keep
-// it. When reading breaks off it goes on with the block where that happened.
-func readRun(ctx context.Context, store Store, key string, run []*segment.Block, f func(*segment.Block, []byte) error) error {
+// it. When reading breaks off it goes on with the block where that happened. Before
+// it may wait for the store it calls pause.
+func readRun(ctx context.Context, store Store, key string, run []*segment.Block, f func(*segment.Block, []byte) error, pause func()) error {
 	return retry(ctx, func() error {
+		defer pause()
 		first, last := run[0], run[len(run)-1]
 		length := last.Offset + int64(last.Stored) - first.Offset
 		var from io.Reader = eofReader{}
@@ -314,7 +316,7 @@ func readRun(ctx context.Context, store Store, key string, run []*segment.Block,
 			if end := first.Offset + length; info.Size < end {
 				return fmt.Errorf("replicate: %s has %d bytes, its index says that there are %d or more: %w", key, info.Size, end, ErrCorrupt)
 			}
-			from = body
+			from = pausingReader{body, pause}
 		}
 		r := bufio.NewReaderSize(from, int(min(max(length, 1), segment.MaxBlockPlain))) // holds every block
 		pos := first.Offset
@@ -346,6 +348,17 @@ func readRun(ctx context.Context, store Store, key string, run []*segment.Block,
 		}
 		return nil
 	})
+}
+
+// pausingReader calls pause before each read.
+type pausingReader struct {
+	r     io.Reader
+	pause func()
+}
+
+func (p pausingReader) Read(b []byte) (int, error) {
+	p.pause()
+	return p.r.Read(b)
 }
 
 type eofReader struct{}

@@ -3,6 +3,9 @@ package replicate
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"runtime"
@@ -238,5 +241,84 @@ func TestInOrderParallelism(t *testing.T) {
 		if err != nil || next != 30 || most != parallel {
 			t.Errorf("%d at once, expected %d: %v, %d", most, parallel, err, next)
 		}
+	}
+}
+
+// pauseStore breaks its first body off, and notes what is read while something is held.
+type pauseStore struct {
+	Store
+	held, wrong bool
+	breaks      int
+}
+
+func (s *pauseStore) Get(ctx context.Context, key string, r Range) (io.ReadCloser, ObjectInfo, error) {
+	s.wrong = s.wrong || s.held
+	body, info, err := s.Store.Get(ctx, key, r)
+	return &pauseBody{body, s, 0}, info, err
+}
+
+type pauseBody struct {
+	io.ReadCloser
+	s *pauseStore
+	n int
+}
+
+func (b *pauseBody) Read(p []byte) (int, error) {
+	b.s.wrong = b.s.wrong || b.s.held
+	if b.n >= 1000 && b.s.breaks == 0 {
+		b.s.breaks++
+		return 0, errors.New("connection lost")
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), 250)])
+	b.n += n
+	return n, err
+}
+
+// Who waits for the store, or until it is asked again, holds no worker: others could
+// do with it.
+func TestNothingIsHeldWhileTheStoreIsAwaited(t *testing.T) {
+	ctx := t.Context()
+	s := &pauseStore{Store: objstore.NewMem()}
+	var data []byte
+	var run []*segment.Block
+	for i := range 20 {
+		stored := bytes.Repeat([]byte{byte(i)}, 100)
+		run = append(run, &segment.Block{Offset: int64(len(data)), Stored: uint32(len(stored)), Sum: sha256.Sum256(stored)})
+		data = append(data, stored...)
+	}
+	if err := s.Put(ctx, "data/x", data); err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	uses, kept := 0, 0
+	use := func(_ *segment.Block, stored []byte) error {
+		if s.held {
+			kept++
+		}
+		s.held = true
+		uses++
+		got = append(got, stored...)
+		return nil
+	}
+	pause := func() { s.held = false }
+	if err := readRun(ctx, s, "data/x", run, use, pause); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, data) || uses != len(run) || s.breaks != 1 {
+		t.Fatalf("%d bytes in %d blocks after %d breaks", len(got), uses, s.breaks)
+	}
+	if s.wrong || s.held {
+		t.Fatalf("held while reading: %v; held in the end: %v", s.wrong, s.held)
+	}
+	if kept == 0 {
+		t.Fatal("never held for a block that had been read already")
+	}
+	failed := errors.New("disk full")
+	err := readRun(ctx, s, "data/x", run, func(*segment.Block, []byte) error {
+		s.held = true
+		return fmt.Errorf("%w: %w", errWrite, failed)
+	}, pause)
+	if !errors.Is(err, failed) || s.held {
+		t.Fatalf("got %v; held in the end: %v", err, s.held)
 	}
 }

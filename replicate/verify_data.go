@@ -53,7 +53,7 @@ func (v *verifier) readBlocks(ctx context.Context, o *segment.Object, blocks []*
 					pages, err = dec.Decode(pages[:0], b, stored, o.Header.PageSize, nil)
 				}
 				return err
-			})
+			}, func() {})
 		})
 	}
 	return g.Wait()

@@ -119,12 +119,19 @@ func (b *baseLoader) externalPages(ctx context.Context, g *errgroup.Group, o *se
 			mine := numbers[:len(run)]
 			numbers = numbers[len(run):]
 			g.Go(func() error {
+				var w *baseWorker
 				return readRun(ctx, b.store, o.DataKey(), run, func(blk *segment.Block, stored []byte) error {
-					w := <-b.workers
-					defer func() { b.workers <- w }()
+					if w == nil {
+						w = <-b.workers
+					}
 					err := w.block(mine[0], blk, stored)
 					mine = mine[1:]
 					return err
+				}, func() {
+					if w != nil {
+						b.workers <- w
+						w = nil
+					}
 				})
 			})
 		}
