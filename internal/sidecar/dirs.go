@@ -215,7 +215,7 @@ func (d *dir) take(f Found) error {
 	if err != nil {
 		return err
 	}
-	o.Path = f.Path
+	o.Path, o.mayGo = f.Path, d.Watch
 	err = d.m.Add(o)
 	f.others = errors.Is(err, ErrManaged)
 	switch {
@@ -257,7 +257,8 @@ func (d *dir) letGo(f Found) {
 	go func() {
 		ctx, cancel := context.WithTimeout(d.m.ctx, letGo)
 		defer cancel()
-		if err := b.finish(ctx, stop); err != nil {
+		err := b.finish(ctx, stop)
+		if err != nil && !(errors.Is(err, ErrRemoved) && b.status().Backlog == 0) {
 			d.m.log.Warn("a database whose file was removed is not replicated to its end", "database", f.Path, "error", err)
 		}
 		d.m.forget(b)

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,14 +20,23 @@ import (
 // them; each has a replica of its own, from which it is restored.
 func TestDirOfPrograms(t *testing.T) {
 	dir, replica := t.TempDir(), "file://"+t.TempDir()
-	m, err := NewManager(ManagerOptions{Logger: slog.New(slog.DiscardHandler)})
+	var mu sync.Mutex
+	var warned []string
+	logger := slog.New(slog.NewTextHandler(writer(func(p []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.Contains(string(p), "removed") {
+			warned = append(warned, string(p))
+		}
+	}), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	m, err := NewManager(ManagerOptions{Logger: logger})
 	must(t, err)
 	defer func() { must(t, m.Close(context.Background())) }()
 	var changed = make(chan struct{}, 1)
 	n, err := m.AddDir(DirOptions{
 		Dir: Dir{Path: dir, Pattern: "*.db", Recursive: true}, Watch: true,
 		Database: func(f Found) (Options, error) {
-			return Options{MaxLag: replicate.AsFast, Open: func(ctx context.Context) (replicate.Store, error) {
+			return Options{MaxLag: replicate.AsFast, Logger: logger, Open: func(ctx context.Context) (replicate.Store, error) {
 				return replicate.OpenStore(ctx, objstore.Below(replica, f.Rel))
 			}, OnState: func(replicate.Status) {
 				select {
@@ -90,5 +101,10 @@ func TestDirOfPrograms(t *testing.T) {
 	}
 	if all := m.Statuses(); len(all) != len(names)-1 {
 		t.Errorf("%d databases are left: %+v", len(all), all)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(warned) > 0 { // it is an ordinary event there
+		t.Errorf("%q", warned)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"regexp"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type Options struct {
 	// What a Manager's databases have in common.
 	watcher *watcher      // nil: one for this database alone
 	turns   chan struct{} // see replicate.EngineOptions
+	mayGo   bool          // its directory is watched: that the file is removed is nothing odd
 
 	hooks hooks
 }
@@ -289,12 +291,24 @@ func (db *DB) failed(err error, try int) {
 	if again {
 		return
 	}
-	if !told {
+	switch {
+	case told:
+	case db.wentAway(err):
+		db.log.Info("the database file was removed")
+	default:
 		db.log.Error("replication stopped; it is tried again", "error", err)
 	}
 	if db.o.OnState != nil {
 		db.o.OnState(db.Status())
 	}
+}
+
+// wentAway reports whether err is of a file that was removed where files come and go,
+// and nothing of it is lost with it.
+func (db *DB) wentAway(err error) bool {
+	_, stat := os.Stat(db.path)
+	return db.o.mayGo && errors.Is(stat, fs.ErrNotExist) && db.Status().Backlog == 0 &&
+		(errors.Is(err, ErrRemoved) || errors.Is(err, replicate.ErrMissing))
 }
 
 // sameComplaint reports whether two errors say the same.
