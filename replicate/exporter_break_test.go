@@ -313,13 +313,12 @@ func TestExportOfAnotherPageSize(t *testing.T) {
 	var p *process
 	p = mc.open(condense(time.Hour, 24*time.Hour), func(o *EngineOptions) {
 		o.Failpoint = func(at string) error {
+			if at != "copy-before" {
+				return nil
+			}
 			select {
 			case <-armed:
 			default:
-				return nil
-			}
-			if at != "copy-before" {
-				armed <- true
 				return nil
 			}
 			mc.m.whole(1024)
