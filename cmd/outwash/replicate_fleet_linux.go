@@ -49,6 +49,7 @@ func (r *replication) options(t target) sidecar.Options {
 		Path: t.path, Open: t.open, MaxLag: t.maxLag, Keep: t.keep, Restore: t.restore, Logger: r.say.log,
 		OnState: func(s replicate.Status) {
 			r.announce(s)
+			r.say.opened(s)
 			select {
 			case r.changed <- struct{}{}:
 			default:

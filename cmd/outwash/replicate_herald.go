@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/outwash/outwash/replicate"
@@ -19,10 +20,13 @@ type herald struct {
 	json     bool
 	replicas map[string]string // by path
 	alone    bool              // there is one database, and no directory
+
+	mu      sync.Mutex
+	opening map[string]bool // of which begun said that they are
 }
 
 func newHerald(u *ui, p *replicatePlan) *herald {
-	h := &herald{u: u, json: p.service.Logging.Format == "json", replicas: map[string]string{}}
+	h := &herald{u: u, json: p.service.Logging.Format == "json", replicas: map[string]string{}, opening: map[string]bool{}}
 	h.alone = len(p.databases) == 1 && len(p.directories) == 0
 	o := &slog.HandlerOptions{Level: p.level, AddSource: p.service.Logging.Source}
 	if h.json {
@@ -82,6 +86,27 @@ func (h *herald) begun(list []replicate.Status) {
 		list = slices.DeleteFunc(slices.Clone(list), func(s replicate.Status) bool { return !refused(s) })
 	}
 	h.lines(list)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range list[:min(len(list), mostLines)] {
+		if s.State == replicate.StateOpening {
+			h.opening[s.Database] = true
+		}
+	}
+}
+
+// opened says how a database is of which the last that was said is that it opens. It
+// may be called at any time, with any status.
+func (h *herald) opened(s replicate.Status) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.opening[s.Database] || s.State == replicate.StateOpening {
+		return
+	}
+	delete(h.opening, s.Database)
+	if s.State != replicate.StateClosed { // of the end others speak
+		h.lines([]replicate.Status{s})
+	}
 }
 
 // waiting says of which databases it isn't known yet how they are.

@@ -102,6 +102,9 @@ func (r *replication) begin(ctx context.Context) error {
 			}
 			r.settle(ctx)
 			r.say.begun(r.fleet.Statuses())
+			for _, s := range r.fleet.Statuses() { // some have begun meanwhile
+				r.say.opened(s)
+			}
 			return err
 		case <-slow.C:
 			r.say.waiting(r.fleet.Statuses())

@@ -146,6 +146,27 @@ func TestReplicateManyAreSummed(t *testing.T) {
 	}
 }
 
+// TestReplicateOpensLate: a database that still opens when it is known of all how they
+// are is told of again, once, when it doesn't; however long that takes.
+func TestReplicateOpensLate(t *testing.T) {
+	late := replicate.Status{Database: "/late", Replica: "s3://b/late", State: replicate.StateOpening}
+	never := replicate.Status{Database: "/never", Replica: "s3://b/never", State: replicate.StateOpening}
+	f := &fakeFleet{list: []replicate.Status{late, never, {Database: "/fine", Replica: "s3://b/fine", State: replicate.StateReplicating}}}
+	r, said := newReplication(t, f)
+	r.say.begun(f.list)
+	r.say.opened(late)
+	late.State, late.TXID, never.State = replicate.StateReplicating, 7, replicate.StateClosed
+	for range 2 {
+		r.say.opened(late)
+		r.say.opened(never)
+		r.say.opened(f.list[2])
+	}
+	const want = "outwash: /late -> s3://b/late: opening\noutwash: /never -> s3://b/never: opening\noutwash: /fine -> s3://b/fine: replicating\noutwash: /late -> s3://b/late: replicating, TXID 7\n"
+	if said.String() != want {
+		t.Errorf("said:\n%s", said)
+	}
+}
+
 // TestReplicatePlan: flags win over the file, and the file over what is usual.
 func TestReplicatePlan(t *testing.T) {
 	t.Chdir(t.TempDir())
