@@ -100,9 +100,6 @@ func Start(ctx context.Context, o Options) (*Service, error) {
 	return s, nil
 }
 
-// Addr is where the server listens; "" if there is none.
-func (s *Service) Addr() string { return s.addr }
-
 // Ready says that it is known of each database how it relates to its replica, and
 // restored if need be: programs may begin to write. /readyz and the service manager
 // are told.

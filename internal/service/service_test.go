@@ -83,7 +83,7 @@ func (w *world) start(t *testing.T, o Options) *Service {
 
 func get(t *testing.T, s *Service, path string) (int, http.Header, string) {
 	t.Helper()
-	resp, err := http.Get("http://" + s.Addr() + path)
+	resp, err := http.Get("http://" + s.addr + path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestServer(t *testing.T) {
 			t.Errorf("%s: %d", path, code)
 		}
 	}
-	resp, err := http.Post("http://"+s.Addr()+"/healthz", "text/plain", strings.NewReader("x"))
+	resp, err := http.Post("http://"+s.addr+"/healthz", "text/plain", strings.NewReader("x"))
 	if err != nil || resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("%v %v", resp, err)
 	}
@@ -140,10 +140,10 @@ func TestServer(t *testing.T) {
 	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, err := net.Dial("tcp", s.Addr()); err == nil {
+	if _, err := net.Dial("tcp", s.addr); err == nil {
 		t.Error("it listens after Close")
 	}
-	if text := w.logged(); strings.Contains(text, "level=ERROR") || !strings.Contains(text, "addr="+s.Addr()) || strings.Contains(text, "all addresses") {
+	if text := w.logged(); strings.Contains(text, "level=ERROR") || !strings.Contains(text, "addr="+s.addr) || strings.Contains(text, "all addresses") {
 		t.Error(text)
 	}
 }
@@ -154,16 +154,16 @@ func TestServerAddr(t *testing.T) {
 	if !strings.Contains(w.logged(), "on all addresses of this machine") {
 		t.Error(w.logged())
 	}
-	_, err := Start(t.Context(), Options{List: w.statuses, Addr: s.Addr()})
-	if err == nil || !strings.Contains(err.Error(), s.Addr()) || !strings.Contains(err.Error(), "-addr") {
+	_, err := Start(t.Context(), Options{List: w.statuses, Addr: s.addr})
+	if err == nil || !strings.Contains(err.Error(), s.addr) || !strings.Contains(err.Error(), "-addr") {
 		t.Error(err)
 	}
 	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 	none := w.start(t, Options{})
-	if none.Addr() != "" {
-		t.Error(none.Addr())
+	if none.addr != "" {
+		t.Error(none.addr)
 	}
 	if err := none.Close(t.Context()); err != nil {
 		t.Error(err)
@@ -221,7 +221,7 @@ func TestServerContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := net.Dial("tcp", s.Addr())
+	c, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
