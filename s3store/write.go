@@ -21,18 +21,7 @@ func (s *store) Create(ctx context.Context, key string, data []byte) error {
 	}
 	lost := false // an earlier attempt of ours may have created the object
 	return s.retry(ctx, "create", key, func(a *attempt) error {
-		end, err := s.turn(a)
-		if err != nil {
-			return err
-		}
-		defer end()
-		_, err = s.client.PutObject(a.ctx, &s3.PutObjectInput{
-			Bucket:        &s.t.Bucket,
-			Key:           aws.String(s.fullKey(key)),
-			Body:          a.body(data),
-			ContentLength: aws.Int64(int64(len(data))),
-			IfNoneMatch:   aws.String("*"),
-		}, s.call)
+		err := s.putObject(a, key, data, aws.String("*"))
 		if err == nil {
 			return nil
 		}
@@ -98,18 +87,22 @@ func (s *store) Put(ctx context.Context, key string, data []byte) error {
 
 // put writes an object in one request, replacing what was there.
 func (s *store) put(ctx context.Context, op, key string, data []byte) error {
-	return s.retry(ctx, op, key, func(a *attempt) error {
-		end, err := s.turn(a)
-		if err != nil {
-			return err
-		}
-		defer end()
-		_, err = s.client.PutObject(a.ctx, &s3.PutObjectInput{
-			Bucket:        &s.t.Bucket,
-			Key:           aws.String(s.fullKey(key)),
-			Body:          a.body(data),
-			ContentLength: aws.Int64(int64(len(data))),
-		}, s.call)
+	return s.retry(ctx, op, key, func(a *attempt) error { return s.putObject(a, key, data, nil) })
+}
+
+// putObject is one attempt to write an object: only if there is none, with "*".
+func (s *store) putObject(a *attempt, key string, data []byte, ifNoneMatch *string) error {
+	end, err := s.turn(a)
+	if err != nil {
 		return err
-	})
+	}
+	defer end()
+	_, err = s.client.PutObject(a.ctx, &s3.PutObjectInput{
+		Bucket:        &s.t.Bucket,
+		Key:           aws.String(s.fullKey(key)),
+		Body:          a.body(data),
+		ContentLength: aws.Int64(int64(len(data))),
+		IfNoneMatch:   ifNoneMatch,
+	}, s.call)
+	return err
 }
