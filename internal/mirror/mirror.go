@@ -18,6 +18,7 @@ type Mirror struct {
 	mu       sync.Mutex
 	pageSize uint32
 	pages    [][]byte // page i+1
+	hashes   []uint64 // of each: hashing all of them for each entry can take minutes
 	sum      uint64
 	entries  int
 	kinds    map[segment.EntryKind]int
@@ -40,7 +41,7 @@ func (m *Mirror) Apply(e *segment.Entry) error {
 			m.entries+1, e.Kind, e.Pre, e.PreCommit, m.sum, len(m.pages))
 	}
 	if m.pageSize == 0 || e.Whole {
-		m.pageSize, m.pages = e.PageSize, nil
+		m.pageSize, m.pages, m.hashes = e.PageSize, nil, nil
 	}
 	if e.PageSize != m.pageSize {
 		return fmt.Errorf("mirror: page size %d, was %d", e.PageSize, m.pageSize)
@@ -77,22 +78,20 @@ func (m *Mirror) Apply(e *segment.Entry) error {
 		}
 	}
 	for uint64(len(m.pages)) > e.MinCommit {
-		m.pages = m.pages[:len(m.pages)-1]
+		m.pages, m.hashes = m.pages[:len(m.pages)-1], m.hashes[:len(m.hashes)-1]
 	}
 	for uint64(len(m.pages)) < e.Commit {
-		m.pages = append(m.pages, make([]byte, size))
+		m.add(make([]byte, size))
 	}
 	for no, p := range changed {
 		if no > e.Commit {
 			return fmt.Errorf("mirror: page %d beyond %d", no, e.Commit)
 		}
-		m.pages[no-1] = p
+		m.pages[no-1], m.hashes[no-1] = p, m.hash(no, p)
 	}
 	m.sum = 0
-	for i, p := range m.pages {
-		if no := uint64(i) + 1; no != segment.LockPage(m.pageSize) {
-			m.sum ^= segment.PageHash(no, p)
-		}
+	for _, h := range m.hashes {
+		m.sum ^= h
 	}
 	if m.sum != e.Post {
 		return fmt.Errorf("mirror: entry %d (%s) leads to %016x, claims %016x", m.entries+1, e.Kind, m.sum, e.Post)
@@ -103,18 +102,27 @@ func (m *Mirror) Apply(e *segment.Entry) error {
 	return nil
 }
 
+func (m *Mirror) add(p []byte) {
+	m.pages = append(m.pages, p)
+	m.hashes = append(m.hashes, m.hash(uint64(len(m.pages)), p))
+}
+
+// hash is what a page gives to the checksum: nothing if it is the lock page.
+func (m *Mirror) hash(no uint64, p []byte) uint64 {
+	if no == segment.LockPage(m.pageSize) {
+		return 0
+	}
+	return segment.PageHash(no, p)
+}
+
 // Load makes the mirror an image, as after a restore.
 func (m *Mirror) Load(image []byte, pageSize int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pageSize, m.pages, m.sum = uint32(pageSize), nil, 0
-	for no := uint64(1); len(image) > 0; no++ {
-		p := bytes.Clone(image[:pageSize])
-		image = image[pageSize:]
-		m.pages = append(m.pages, p)
-		if no != segment.LockPage(m.pageSize) {
-			m.sum ^= segment.PageHash(no, p)
-		}
+	m.pageSize, m.pages, m.hashes, m.sum = uint32(pageSize), nil, nil, 0
+	for ; len(image) > 0; image = image[pageSize:] {
+		m.add(bytes.Clone(image[:pageSize]))
+		m.sum ^= m.hashes[len(m.hashes)-1]
 	}
 }
 
