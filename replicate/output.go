@@ -27,9 +27,16 @@ func checkOutput(output string, force bool) error {
 		return fmt.Errorf("replicate: restore to %s: %s is not a directory: %w", output, filepath.Dir(output), ErrConfig)
 	}
 	if fi, err := os.Lstat(output); err == nil && !fi.Mode().IsRegular() {
-		return fmt.Errorf("replicate: %s is not a regular file: %w", output, ErrOutputExists)
+		if fi.Mode()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("replicate: %s is a symbolic link: %w: name the file that it leads to", output, ErrOutputExists)
+		}
+		return fmt.Errorf("replicate: %s is not a regular file: %w: restore to another name", output, ErrOutputExists)
 	}
 	if force {
+		// Its program would go on with the old file, and nobody would ever see that.
+		if err := local.InUse(output); err != nil {
+			return fmt.Errorf("replicate: restore over %s: stop the process that uses it: %w", output, err)
+		}
 		return nil
 	}
 	for _, suffix := range append([]string{""}, companions...) {

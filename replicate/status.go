@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/outwash/outwash/internal/local"
@@ -210,7 +211,11 @@ func (e *Engine) setState(state State, err error) {
 	case state == StateFailed:
 		e.log.Error("replication failed", "error", err)
 	default:
-		e.log.Warn(stateText(state)+", trying on", "error", err)
+		text := stateText(state)
+		if errors.Is(err, syscall.ENOSPC) { // this machine's, or that of a directory as store
+			text = "the disk is full"
+		}
+		e.log.Warn(text+", trying on", "error", err)
 	}
 	if changed && e.opts.OnState != nil {
 		e.opts.OnState(e.Status())
@@ -313,6 +318,7 @@ func remedy(err error) string {
 		{ErrConfig, "correct the replica's URL and its settings"},
 		{ErrUnsupported, "use another store, or correct the endpoint"},
 		{ErrCorrupt, "outwash restore to a position before the damage, or replicate to another path"},
+		{syscall.ENOSPC, "make room on the disk: it goes on by itself then"},
 		{ErrUnreachable, "none needed: it goes on by itself when the store answers"},
 	} {
 		if errors.Is(err, r.target) {

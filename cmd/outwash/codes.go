@@ -62,7 +62,7 @@ var exitCodes = []struct {
 	{codeAccess, "no access: credentials, bucket, endpoint or network", []error{replicate.ErrDenied, replicate.ErrNoBucket, replicate.ErrUnreachable, replicate.ErrUnsupported, context.DeadlineExceeded, errUnfit}},
 	{codeNothing, "nothing there: no replica, no database, no process that tells of it, or the state asked for can't be restored", []error{replicate.ErrNoReplica, replicate.ErrNotRestorable, replicate.ErrNotExist, errNoDatabase, errNoProcess, status.ErrNobody}},
 	{codeUnconfirmed, "not confirmed: nothing was changed", []error{errUnconfirmed}},
-	{codeBusy, "the database is in use: another process replicates it", []error{local.ErrBusy}},
+	{codeBusy, "the database is in use: another process replicates it, or has it open", []error{local.ErrBusy, local.ErrInUse}},
 	{codeDiffers, "the replica is whole, and the database that it was compared with is another state", []error{errDiffers}},
 	{codeRefused, "a database is not replicated: refused by its replica, fenced, or failed", []error{errRefused}},
 	{codeBehind, "not everything is in the replica yet; what is missing is kept on this machine", []error{errBehind}},

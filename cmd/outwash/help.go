@@ -53,7 +53,7 @@ Commands:
 `)
 	for _, v := range verbs() {
 		if !v.hidden {
-			fmt.Fprintf(&b, "  %-9s %s\n", v.name, v.brief)
+			fmt.Fprintf(&b, "  %-10s %s\n", v.name, v.brief)
 		}
 	}
 	b.WriteString(`
@@ -116,7 +116,11 @@ func verbHelp(v *verb) string {
 			if d := f.DefValue; d != "" && d != "false" && d != "0" {
 				text += fmt.Sprintf(" (default %s)", d)
 			}
-			fmt.Fprintf(&b, "  %-23s %s\n", name, strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", 26)))
+			indent := "\n" + strings.Repeat(" ", 26)
+			if len(name) > 23 {
+				name += indent[:26]
+			}
+			fmt.Fprintf(&b, "  %-23s %s\n", name, strings.ReplaceAll(text, "\n", indent))
 		})
 	}
 	b.WriteString("\nExit codes:\n")

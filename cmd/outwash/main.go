@@ -96,6 +96,13 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	return codeOK
 }
 
+// elsewhere are the commands that Litestream and others have for what is asked of
+// another one here.
+var elsewhere = map[string]string{
+	"databases": "config", "generations": "ls", "snapshots": "ls", "ltx": "ls", "wal": "ls", "list": "ls",
+	"info": "status", "sync": "replicate -once", "backup": "replicate -once", "check": "verify",
+}
+
 func findVerb(name string) (*verb, error) {
 	var names []string
 	for _, v := range verbs() {
@@ -105,6 +112,9 @@ func findVerb(name string) (*verb, error) {
 		if !v.hidden {
 			names = append(names, v.name)
 		}
+	}
+	if here := elsewhere[name]; here != "" {
+		return nil, usagef("unknown command %q: here it is \"outwash %s\"", name, here)
 	}
 	if n := suggest.Nearest(name, names); n != "" {
 		return nil, usagef("unknown command %q: did you mean %q?", name, n)

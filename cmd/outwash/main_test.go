@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -164,6 +165,10 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("outwash %s: exit code %d, expected %d", strings.Join(args[1:], " "), got, want)
+	}
+	// A program of -exec has codes of its own.
+	if v, err := findVerb(append(args[1:], "")[0]); err == nil && got != codeOK && !slices.Contains(v.codes, got) && !slices.Contains(args, "-exec") {
+		ts.Fatalf("outwash %s: exit code %d is not in \"outwash help %s\"", strings.Join(args[1:], " "), got, v.name)
 	}
 }
 

@@ -3,11 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/outwash/outwash/internal/service"
@@ -82,7 +84,7 @@ func (f *replicateFlags) flags(fs *flag.FlagSet) {
 	f.drain = -1
 	f.declare(fs)
 	f.logFormat = choiceValue{"", []string{"text", "json"}}
-	fs.StringVar(&f.exec, "exec", "", "run the program `CMD`, and end with it")
+	fs.Var((*commandValue)(&f.exec), "exec", "run the program `CMD`, and end with it")
 	fs.BoolVar(&f.once, "once", false, "upload what is committed, and end")
 	fs.BoolVar(&f.restore, "restore-if-db-not-exists", false, "restore databases whose file is missing, if their replica has something")
 	fs.Var(&f.drain, "shutdown-timeout", "how long the end may take for what is not uploaded: `DURATION`\n(default the file's shutdown-sync-timeout, then 30s)")
@@ -95,6 +97,20 @@ func (f *replicateFlags) flags(fs *flag.FlagSet) {
 
 // noSocket is the value of -socket for none.
 const noSocket = "off"
+
+// commandValue is a command; given, it isn't empty: a script's variable that is not
+// set must not have everything run but the program.
+type commandValue string
+
+func (v *commandValue) String() string { return string(*v) }
+
+func (v *commandValue) Set(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errors.New("the command is empty")
+	}
+	*v = commandValue(s)
+	return nil
+}
 
 // drainValue is a duration from 0; below it is not given.
 type drainValue time.Duration

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outwash/outwash/internal/sidecar"
 	"github.com/outwash/outwash/replicate"
 )
 
@@ -173,8 +174,9 @@ func (h *herald) done(list []replicate.Status) {
 // refusal is the error for a database that is not replicated.
 func (h *herald) refusal(s replicate.Status) error {
 	text := plainMessage(errors.New(s.Error))
-	if s.Remedy != "" && !strings.Contains(text, s.Remedy) {
-		text += " (" + s.Remedy + ")"
+	do := strings.TrimSuffix(s.Remedy, sidecar.Again) // not by this process
+	if do != "" && !strings.Contains(text, do) && !strings.Contains(text, "outwash adopt ") {
+		text += " (" + do + ")"
 	}
 	return fmt.Errorf("%s: %w: %s: %s", h.pair(s), errRefused, s.State, text)
 }

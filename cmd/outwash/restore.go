@@ -45,7 +45,7 @@ Examples:
   outwash restore -config /etc/outwash.yml /var/lib/app.db
   outwash restore -o app.db 's3://my-bucket/app?endpoint=https://s3.example.com&region=eu-1'
 `,
-	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeExists, codeCorrupt, codeAccess, codeVersion, codeInterrupted},
+	codes: []int{codeOK, codeFailed, codeUsage, codeNothing, codeExists, codeCorrupt, codeAccess, codeVersion, codeBusy, codeInterrupted},
 	flags: func(fs *flag.FlagSet) runner {
 		var f restoreFlags
 		f.declare(fs)
@@ -223,6 +223,9 @@ func (r *restoreResult) print(u *ui) {
 		"read", read,
 		"would read", wouldRead,
 		"verified", check)
+	if !r.DryRun && !r.Latest {
+		u.fields("  ", "note", "earlier than the newest: the replica refuses a database that goes on from here, until \"outwash adopt\" makes it the next")
+	}
 	for _, note := range r.Notes {
 		u.fields("  ", "note", note)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"slices"
@@ -43,7 +44,7 @@ Examples:
 		f.declare(fs)
 		fs.StringVar(&f.socket, "socket", "", "ask the process at this `PATH` only")
 		fs.BoolVar(&f.local, "local", false, "ask no server")
-		fs.DurationVar(&f.maxLag, "max-lag", 5*time.Minute, "how long commits may wait; 0: for ever")
+		fs.DurationVar(&f.maxLag, "max-lag", 5*time.Minute, "how long commits may wait: `DURATION`; 0: for ever")
 		fs.BoolVar(&f.json, "json", false, "print JSON")
 		return f.run
 	},
@@ -125,6 +126,9 @@ func (f *statusFlags) run(ctx context.Context, u *ui, args []string) error {
 	for _, t := range targets {
 		found := t.among(running)
 		if len(found) == 0 {
+			if t.path != "" {
+				t.path = realPath(t.path) // that is where its log and what is remembered of it lie
+			}
 			e := &statusEntry{Database: t.path}
 			found = append(found, e)
 			g.Go(func() error { f.look(gctx, e, t); return nil })
@@ -178,6 +182,9 @@ func (e *statusEntry) judge(now time.Time, maxLag time.Duration) {
 		case !l.Complete && !l.InUse:
 			e.err = fmt.Errorf("%w, perhaps: %s", errBehind, l.Why)
 		}
+	}
+	if errors.Is(e.err, errBehind) && e.Status == nil {
+		e.Remedy = "start the process that replicates it: that uploads what is left"
 	}
 	if e.err != nil && e.Error == "" {
 		e.Error = plainMessage(e.err)

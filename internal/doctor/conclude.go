@@ -44,9 +44,9 @@ func (j *judge) conclude() {
 		case j.hasReplica():
 			r.Next = "outwash ls " + name
 		case f.Name != nil:
-			r.Next = "open the database with the store of the configuration file (package replicate/config)"
+			r.Next = "open the database with the store of the configuration file (package replicate/config), or have another program's replicated by outwash replicate with that file"
 		default:
-			r.Next = fmt.Sprintf("open the database with vfs.DSN(PATH, %q)", r.Replica)
+			r.Next = fmt.Sprintf("open the database with vfs.DSN(PATH, %q), or have another program's replicated: outwash replicate DB %s", r.Replica, name)
 		}
 	case readable && denied:
 		r.Verdict, r.Text = ReadOnly, "reads work, writes are denied: good for restore, not for replication"

@@ -31,6 +31,9 @@ const Suffix = "-replicated"
 // ErrBusy means that another process replicates the database.
 var ErrBusy = errors.New("local: another process replicates this database")
 
+// ErrInUse means that a program has the database open.
+var ErrInUse = errors.New("a program has the database open")
+
 // Dir is the directory beside one database. Its methods are not safe for
 // concurrent use, except that Spool and lineage methods may run side by side.
 type Dir struct {

@@ -98,6 +98,9 @@ func (db *DB) runSession(ctx context.Context, w *watcher, try int) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := writable(db.path); err != nil {
+		return err
+	}
 	if s.dir, err = local.Open(db.path); err != nil {
 		return fmt.Errorf("sidecar: %s: %w", db.path, err)
 	}

@@ -160,21 +160,27 @@ func (db *DB) Status() replicate.Status {
 	return st
 }
 
+// Again is at the end of remedies for what is tried until it works: whoever gives up
+// leaves it out.
+const Again = "; it is tried again"
+
 // remedy says what to do about errors of this package.
 func remedy(err error) string {
 	switch {
 	case errors.Is(err, ErrRemoved), errors.Is(err, capture.ErrReplaced):
 		return "put the file back, or let the one that is there take its place: outwash adopt"
 	case errors.Is(err, errBusy):
-		return "end the other process; this one goes on by itself then"
+		return "end the other process, which outwash status names" + Again
 	case errors.Is(err, syscall.EMFILE):
 		return "let this process open more files (ulimit -n, LimitNOFILE= in a systemd unit, --ulimit nofile= of a container)"
 	case errors.Is(err, fs.ErrNotExist):
-		return "make what is missing; it is tried again"
-	case errors.Is(err, fs.ErrPermission):
-		return "let this process write the database and in its directory, as its owner may; it is tried again"
+		return "make what is missing" + Again
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return "let this process write the database and in its directory, as its owner may" + Again
+	case errors.Is(err, syscall.ENOSPC):
+		return "make room on the disk" + Again
 	}
-	return "none needed once the cause is gone: it is tried again"
+	return "remove the cause" + Again
 }
 
 // Sync waits until every transaction that was committed before the call is in the

@@ -152,6 +152,8 @@ func TestRemedies(t *testing.T) {
 		{syscall.EACCES, "let this process write the database"},
 		{syscall.ENOENT, "make what is missing"},
 		{ErrRemoved, "put the file back"},
+		{syscall.EROFS, "let this process write the database"},
+		{syscall.ENOSPC, "make room on the disk"},
 		{syscall.EIO, "tried again"},
 	} {
 		if got := remedy(fmt.Errorf("sidecar: %w", &fs.PathError{Op: "open", Path: "/a", Err: c.err})); !strings.Contains(got, c.want) {

@@ -139,6 +139,9 @@ func (s *session) prepare(ctx context.Context) error {
 	if s.isGuarded() || !s.present() {
 		return nil
 	}
+	if err := writable(s.path); err != nil {
+		return err
+	}
 	if err := capture.CheckReadable(s.path, nil); err != nil {
 		return err
 	}
@@ -167,6 +170,16 @@ func (s *session) prepare(ctx context.Context) error {
 	s.db.guarded.Store(true)
 	s.watch.notify()
 	return nil
+}
+
+// writable refuses a database that this user may not write. SQLite would make its -wal
+// and -shm all the same, and as this user's they would be in its owner's way.
+func writable(path string) error {
+	err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK, unix.AT_EACCESS)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("sidecar: %s can't be written by this user (uid %d): %w", path, os.Geteuid(), err)
 }
 
 // openConn opens a connection that neither checkpoints nor deletes the log when it
