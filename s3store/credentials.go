@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/smithy-go/logging"
@@ -41,10 +43,54 @@ func loadConfig(ctx context.Context, limit time.Duration, opts ...func(*config.L
 	if c, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok {
 		cfg.HTTPClient = c.WithTimeout(0).WithTransportOptions(keepConnections)
 	}
-	if c, ok := cfg.Credentials.(*aws.CredentialsCache); ok && c.IsCredentialsProvider(credentials.StaticCredentialsProvider{}) {
+	switch c, ok := cfg.Credentials.(*aws.CredentialsCache); {
+	case ok && c.IsCredentialsProvider(credentials.StaticCredentialsProvider{}):
 		cfg.Credentials = aws.NewCredentialsCache(writtenKeys{opts})
+	case ok && isLast(c):
+		cfg.Credentials = &lateKeys{role: c, opts: opts}
 	}
 	return cfg, nil
+}
+
+// isLast reports whether c asks the machine's role, which the SDK takes where nothing
+// else says where credentials come from.
+func isLast(c *aws.CredentialsCache) bool { return c.IsCredentialsProvider(&ec2rolecreds.Provider{}) }
+
+// lateKeys are those of the machine's role or, if it has none, what has come since to
+// where credentials come from: a file that is written after the process began, say. The
+// SDK looks there once.
+type lateKeys struct {
+	role *aws.CredentialsCache
+	opts []func(*config.LoadOptions) error
+	late atomic.Pointer[aws.CredentialsCache] // nil: nothing has come
+}
+
+// Retrieve implements aws.CredentialsProvider.
+func (k *lateKeys) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	if c := k.late.Load(); c != nil {
+		return c.Retrieve(ctx)
+	}
+	found, err := k.role.Retrieve(ctx)
+	if err == nil {
+		return found, nil
+	}
+	cfg, late := config.LoadDefaultConfig(ctx, k.opts...)
+	if late != nil {
+		return found, err
+	}
+	c, ok := cfg.Credentials.(*aws.CredentialsCache)
+	if !ok || isLast(c) {
+		return found, err
+	}
+	k.late.Store(c)
+	return c.Retrieve(ctx)
+}
+
+// forget has them looked for again; denied: though they weren't said to have expired.
+func (k *lateKeys) forget(denied bool) {
+	if k.late.Swap(nil) == nil && !denied {
+		k.role.Invalidate()
+	}
 }
 
 // writtenKeys are keys that are written in environment or shared files. The SDK reads
@@ -65,9 +111,16 @@ func (k writtenKeys) Retrieve(ctx context.Context) (aws.Credentials, error) {
 
 // forgetCredentials has them fetched, or read, again by the next request.
 func (s *store) forgetCredentials(v verdict) {
-	cache, ok := s.creds.(*aws.CredentialsCache)
-	if ok && (v.once == "credentials" || v.kind == objstore.ErrDenied && cache.IsCredentialsProvider(writtenKeys{})) {
-		cache.Invalidate()
+	expired, denied := v.once == "credentials", v.kind == objstore.ErrDenied
+	switch c := s.creds.(type) {
+	case *aws.CredentialsCache:
+		if expired || denied && c.IsCredentialsProvider(writtenKeys{}) {
+			c.Invalidate()
+		}
+	case *lateKeys:
+		if expired || denied {
+			c.forget(!expired)
+		}
 	}
 }
 

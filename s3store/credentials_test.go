@@ -373,3 +373,38 @@ func TestKeysOfFilesAreReadAgain(t *testing.T) {
 		})
 	}
 }
+
+// TestCredentialsThatComeLater: a process that found none takes up those that are put
+// into a file, without a new store.
+func TestCredentialsThatComeLater(t *testing.T) {
+	testEnv(t)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.Header.Get("Authorization"), "Credential=RIGHT/") {
+			answer(w, http.StatusForbidden, "InvalidAccessKeyId", "no")
+		}
+	}))
+	defer srv.Close()
+	file := filepath.Join(t.TempDir(), "credentials")
+	for _, k := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+		t.Setenv(k, "")
+	}
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	s, err := open(t.Context(), "s3://bucket/a?endpoint="+srv.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Put(t.Context(), "k", nil); !errors.Is(err, objstore.ErrDenied) || !strings.Contains(err.Error(), "no credentials found") {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{"WRONG", "RIGHT"} { // and may be put right then
+		if err := os.WriteFile(file, []byte("[default]\naws_access_key_id = "+key+"\naws_secret_access_key = x\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Put(t.Context(), "k", nil); (err == nil) != (key == "RIGHT") {
+			t.Fatal(key, err)
+		}
+	}
+}
