@@ -33,7 +33,8 @@ type baseLoader struct {
 	dirty  atomic.Int64 // bytes written since the last startWriteback
 	// workers decode and write. There is one for each processor: with one for each
 	// request, they keep pushing each other's buffers out of its cache.
-	workers chan *baseWorker
+	workers workers[*baseWorker]
+	begun   int // how many have been started that will take one
 }
 
 // A baseLayer is one of these segments.

@@ -34,9 +34,8 @@ func (b *baseLoader) pages(ctx context.Context) error {
 	if f, ok := b.a.im.f.(*os.File); ok && expected+1 >= b.a.im.commit { // no block has the lock page
 		reserve(f, int64(b.a.im.commit)*int64(b.a.im.pageSize))
 	}
-	b.workers = make(chan *baseWorker, min(runtime.GOMAXPROCS(0), b.parallelism()))
-	for range cap(b.workers) {
-		b.workers <- b.worker()
+	for range min(runtime.GOMAXPROCS(0), b.parallelism()) {
+		b.workers.give(b.worker())
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.parallelism())
@@ -118,18 +117,20 @@ func (b *baseLoader) externalPages(ctx context.Context, g *errgroup.Group, o *se
 		for _, run := range all {
 			mine := numbers[:len(run)]
 			numbers = numbers[len(run):]
+			b.begun++
+			me := b.begun
 			g.Go(func() error {
 				var w *baseWorker
 				return readRun(ctx, b.store, o.DataKey(), run, func(blk *segment.Block, stored []byte) error {
 					if w == nil {
-						w = <-b.workers
+						w = b.workers.take(me)
 					}
 					err := w.block(mine[0], blk, stored)
 					mine = mine[1:]
 					return err
 				}, func() {
 					if w != nil {
-						b.workers <- w
+						b.workers.give(w)
 						w = nil
 					}
 				})
@@ -178,9 +179,11 @@ func (b *baseLoader) inlinePages(g *errgroup.Group, o *segment.Object, number ui
 			if !anyTrue(wins[from:number]) {
 				continue
 			}
+			b.begun++
+			me := b.begun
 			g.Go(func() error {
-				w := <-b.workers
-				defer func() { b.workers <- w }()
+				w := b.workers.take(me)
+				defer b.workers.give(w)
 				var stored []byte
 				for i := range mine {
 					stored = grow(stored, int(mine[i].Stored))
