@@ -115,6 +115,7 @@ type Engine struct {
 	changes  backoff          // of decisions that had to be taken anew
 	losses   backoff          // of sources that gave up what waited
 	pending  []*segment.Entry // taken from the source, not acknowledged
+	unsafe   error            // a loss of power may take from the database what was uploaded last
 	// exportPageSize is the database's, as the evidence said.
 	exportPageSize uint32
 	exportSize     int64

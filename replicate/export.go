@@ -195,6 +195,7 @@ func (e *Engine) adopt(ctx context.Context, adopt *segment.Entry) error {
 	if f.object, f.chain, err = segment.Encode(h, []*segment.Entry{adopt}); err != nil {
 		return fmt.Errorf("replicate: %s: encode the adopt entry: %w", e.opts.Database, err)
 	}
+	e.secure(adopt.WAL)
 	if err := e.failpoint("adopt-before"); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -136,7 +137,7 @@ func (e *Engine) noteLineage() error {
 			}
 		}
 	}
-	if err != nil {
+	if err = cmp.Or(err, e.unsafe); err != nil {
 		e.localTrouble(err)
 	} else if state := e.state(); state == StateExporting { // until the first contact is over
 		e.setState(state, nil)
@@ -166,7 +167,26 @@ func (e *Engine) noteFound() {
 
 // localTrouble notes that less can be proven than could be.
 func (e *Engine) localTrouble(err error) {
-	e.setState(StateReplicating, fmt.Errorf("replicate: %w (replication goes on)", err))
+	state := e.state()
+	if state != StateExporting { // until the first contact is over
+		state = StateReplicating
+	}
+	e.setState(state, fmt.Errorf("replicate: %w (replication goes on)", err))
+}
+
+// secure makes durable in the database's own files what is to be uploaded, which ends
+// at this position: so the replica isn't ahead of them after a loss of power.
+//
+// If that fails it is uploaded all the same, and the status says so. On a disk that
+// can't keep what is written the replica may soon be the only copy, and all that
+// withholding it would save is a question, whether to go on from the replica or from
+// what the disk has left.
+func (e *Engine) secure(at segment.WALPosition) {
+	e.unsafe = nil
+	if err := e.opts.Source.Durable(at); err != nil {
+		e.unsafe = fmt.Errorf("what is uploaded may not survive a loss of power here, so that the replica would be ahead of the database: %w", err)
+		e.localTrouble(e.unsafe)
+	}
 }
 
 // settle makes a position durable that is in the database file by now: the

@@ -72,6 +72,12 @@ type Source interface {
 	// Backlog counts what is captured but not acknowledged.
 	Backlog() Backlog
 
+	// Durable makes what is committed up to a position of the log (the zero position:
+	// to the file, without one) last through a loss of power, in the database's own
+	// files, if it isn't known to. It is called before that is uploaded. Its error
+	// says that it may not last.
+	Durable(at segment.WALPosition) error
+
 	// Settled says how many TXIDs, of those that entries emitted since Begin or
 	// Export take up, are in the database file itself, so that SyncFile makes
 	// them last through a loss of power. It grows at checkpoints.

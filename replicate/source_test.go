@@ -37,6 +37,9 @@ type source struct {
 	// lockedEvidence, lockedBegin > 0: so many find it locked.
 	lockedEvidence, lockedBegin int
 
+	secured   int   // calls of Durable
+	secureErr error // of Durable
+
 	begunTimes int
 	copyErr    func() error   // of Copy
 	onCopy     func(pass int) // between the passes of Copy
@@ -326,6 +329,14 @@ func (s *source) Settled() uint64 {
 		return s.count()
 	}
 	return s.m.settled
+}
+
+// Durable implements Source: the fake's log lasts through a loss of power up to there.
+func (s *source) Durable(segment.WALPosition) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secured++
+	return s.secureErr
 }
 
 func (s *source) SyncFile() error {

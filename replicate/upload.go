@@ -124,6 +124,7 @@ func (e *Engine) uploadNext(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.secure(e.pending[f.n-1].WAL)
 	e.noteAhead(e.end.TXID+entriesTXIDs(e.pending[:f.n]), e.pending[f.n-1].Post)
 	if err := e.settleFrozen(f); err != nil {
 		return err

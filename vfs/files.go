@@ -261,7 +261,12 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 	}
 	if off != 0 {
 		f.noteFrame(p, off)
-		return f.File.WriteAt(p, off)
+		n, err := f.File.WriteAt(p, off)
+		if err != nil {
+			p = nil
+		}
+		db.capture.LogWritten(p, off)
+		return n, err
 	}
 	h, err := wal.ParseHeader(p)
 	if err != nil || len(p) != wal.HeaderSize {
@@ -271,7 +276,9 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 	n := 0
 	var written error
 	err = db.capture.Restart(h, func() error {
+		size, err := f.File.Size()
 		n, written = f.File.WriteAt(p, off)
+		db.capture.LogBegun(h.Salt, size == 0 || err != nil)
 		return written
 	})
 	if errors.Is(err, capture.ErrUnreadable) {
@@ -306,6 +313,11 @@ func (f *walFile) noteFrame(p []byte, off int64) {
 	if wal.ParseFrame(p).Commit != 0 {
 		m.commitFrame = max(m.commitFrame, frame)
 	}
+}
+
+// Sync is the database's, for what is uploaded must be durable.
+func (f *walFile) Sync(flags vfs.SyncFlag) error {
+	return f.main.db.capture.LogSync(func() error { return f.File.Sync(flags) })
 }
 
 func (f *walFile) Truncate(size int64) error {

@@ -105,6 +105,10 @@ func (l *life) restarted() error {
 		return err
 	}
 	ok := l.cur >= 0 && l.history.within(l.tail, l.cur)
+	if l.lost && l.cur >= 0 && !ok && l.conf.synchronous != "OFF" {
+		return fmt.Errorf("synchronous=%s, journal_mode=%s: a loss of power left the database at %s, behind its replica, which is at %s",
+			l.conf.synchronous, l.conf.journal, l.history.text(l.cur), l.history.text(l.tail))
+	}
 	if l.lost && l.conf.loose && !ok {
 		l.unsound = true
 	}
@@ -121,7 +125,7 @@ func (l *life) restarted() error {
 			l.counts.add("refusals", "though not behind, after a second crash")
 		case ok && l.unproven():
 			l.counts.add("refusals", "though not behind, before the first upload")
-		case ok && l.conf.loose:
+		case ok && l.conf.loose && (l.conf.synchronous == "OFF" || l.cur == empty): // the latter: torn before it had anything
 			l.counts.add("refusals", "though not behind, after a power loss")
 		case ok:
 			return fmt.Errorf("the database is %s, the replica %s, and opening is refused: %w", l.history.text(l.cur), l.history.text(l.tail), err)

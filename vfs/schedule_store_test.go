@@ -127,7 +127,7 @@ func (p *process) faults(l *life) faultstore.Hooks {
 // failpoints of capture and engine that a database of this size passes.
 var failpoints = []string{
 	"root-before", "root-after", "session", "claim-before", "claim-after", "log-before", "log-after", "lineage-before", "lineage-after", "durable-before", "durable-after",
-	"checkpoint", "restart", "truncate", "delete", "spool-append", "spool-sync",
+	"checkpoint", "restart", "truncate", "delete", "spool-append", "spool-sync", "log-sync",
 }
 
 // exportFailpoints are those of the engine that condenses what it has uploaded.

@@ -105,6 +105,7 @@ func TestSchedulesHaveTeeth(t *testing.T) {
 		"gate checkpoint,restart":  gate("checkpoint,restart"),
 		"gate checkpoint,truncate": gate("checkpoint,truncate"),
 		"gate checkpoint,delete":   gate("checkpoint,delete"),
+		"uploads are not synced":   gate("durable"),
 		"spool is not synced":      lie(filepath.Join(local.Suffix, "spool")),
 		"lineage is not synced":    lie("lineage.new"),
 		"WAL is not synced":        lie("-wal"),

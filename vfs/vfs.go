@@ -44,7 +44,13 @@ func (v *replicated) Delete(name string, syncDir bool) error {
 			}
 		}
 	}
-	return v.base().Delete(name, syncDir)
+	err := v.base().Delete(name, syncDir)
+	if path, ok := strings.CutSuffix(name, "-journal"); ok && err == nil {
+		if db := v.databases.running(path); db != nil {
+			db.capture.JournalDeleted(syncDir)
+		}
+	}
+	return err
 }
 
 func (v *replicated) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {

@@ -102,7 +102,7 @@ type Options struct {
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
 	// Off names gates that do nothing ("checkpoint", "restart", "truncate",
-	// "delete"), to prove that tests notice. For tests.
+	// "delete"; "durable": syncs before uploads), to prove that tests notice. For tests.
 	Off map[string]bool
 }
 
@@ -176,6 +176,8 @@ type DB struct {
 	remembered *remembered // of Waiting; the engine's goroutine's
 
 	unseen atomic.Int64 // raw time (µs) since when commits may have no entry, until a pass has found them; 0: all have
+
+	durable durable
 
 	wal, shm, file File
 	spool          *local.Spool

@@ -53,7 +53,7 @@ func (d *DB) writeClean() error {
 		return nil
 	}
 	// With the power could go what was written, but not that it was written.
-	if err := d.SyncFile(); err != nil {
+	if err := d.syncOther(&d.durable.file, d.opts.Dir.SyncFile); err != nil {
 		return err
 	}
 	be := binary.BigEndian

@@ -96,9 +96,6 @@ func (d *DB) Acknowledge(n int) {
 // database file itself.
 func (d *DB) Settled() uint64 { return d.settled.Load() }
 
-// SyncFile makes durable what is written to the database file.
-func (d *DB) SyncFile() error { return d.opts.Dir.SyncFile() }
-
 // Replaced reports whether the database's name has become another file's, or
 // nobody's.
 func (d *DB) Replaced() bool {

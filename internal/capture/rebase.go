@@ -77,6 +77,7 @@ func (d *DB) base(tail local.Tail) {
 	d.emitted.Store(0)
 	d.settled.Store(0)
 	d.queue.reset()
+	d.durable.unknown()
 	d.setPhase(idle)
 }
 
@@ -206,6 +207,7 @@ func (d *DB) rebase(ctx context.Context, r rule) error {
 		return err
 	}
 	d.identity = local.Identity(d.opts.Path)
+	d.durable.unknown() // others may have written what was read
 	d.table, d.mark, d.last = now, v.mark, v.frames
 	d.emptied = v.emptied(d.opts.Path)
 	d.sawEmpty(v)

@@ -58,6 +58,7 @@ func (d *DB) Writing() error {
 		d.checkFile()
 	}
 	d.writing = true // from here on the file changes
+	d.durable.started()
 	return nil
 }
 
@@ -80,6 +81,7 @@ func (d *DB) Committed(w *Written) {
 	d.lockGate()
 	defer d.mu.Unlock()
 	d.writing = false
+	d.durable.ended()
 	d.commitWritten(w)
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 )
@@ -74,7 +75,7 @@ func (OS) SyncFile(name string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(syncData(f), f.Close())
 }
 
 // BootID implements FS.
@@ -84,9 +85,22 @@ func (OS) BootID() string { return BootID() }
 func (d *Dir) BootID() string { return d.fs.BootID() }
 
 // SyncFile makes durable what is written to the database file.
-func (d *Dir) SyncFile() error {
-	name := strings.TrimSuffix(d.path, Suffix)
+func (d *Dir) SyncFile() error { return d.SyncCompanion("") }
+
+// SyncCompanion makes durable what is written to the file beside the database whose
+// name has this suffix.
+func (d *Dir) SyncCompanion(suffix string) error {
+	name := strings.TrimSuffix(d.path, Suffix) + suffix
 	if err := d.fs.SyncFile(name); err != nil {
+		return fmt.Errorf("local: sync %s: %w", name, err)
+	}
+	return nil
+}
+
+// SyncParent makes durable which files are beside the database.
+func (d *Dir) SyncParent() error {
+	name := filepath.Dir(d.path)
+	if err := d.fs.SyncDir(name); err != nil {
 		return fmt.Errorf("local: sync %s: %w", name, err)
 	}
 	return nil

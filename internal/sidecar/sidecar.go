@@ -47,7 +47,6 @@ type hooks struct {
 	capture   func(*capture.Options)
 	clock     replicate.Clock
 	failpoint func(string) error
-	syncLog   func()        // called before the log is made durable
 	force     int64         // in the place of forceBytes
 	backoff   time.Duration // first pause before a refused database is tried again
 }

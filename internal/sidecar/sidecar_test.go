@@ -118,7 +118,12 @@ func TestDurableBeforeUpload(t *testing.T) {
 		must(t, err)
 		return idx
 	}
-	w.opts.hooks.syncLog = func() { durable.Store(index().MaxFrame) }
+	w.opts.hooks.failpoint = func(name string) error {
+		if name == "log-sync" {
+			durable.Store(index().MaxFrame)
+		}
+		return nil
+	}
 	p := w.stock()
 	p.Must("PRAGMA journal_mode=wal; PRAGMA synchronous=normal")
 	p.Must(table)

@@ -77,37 +77,6 @@ func (s *session) isGuarded() bool {
 	return s.guard != nil
 }
 
-// Take makes the log durable before what it gives is uploaded. With synchronous=NORMAL
-// SQLite doesn't: after a loss of power the replica would be ahead of the database, and
-// refuse it. Nobody's commit waits for this.
-func (src *source) Take(limit int64) []*segment.Entry {
-	entries := src.DB.Take(limit)
-	if len(entries) > 0 {
-		if err := src.s.syncLog(); err != nil {
-			src.s.log.Warn("the log can't be made durable; what is uploaded may outlive it", "error", err)
-		}
-	}
-	return entries
-}
-
-func (s *session) syncLog() error {
-	if sync := s.db.o.hooks.syncLog; sync != nil {
-		sync()
-	}
-	f, err := os.Open(s.path + "-wal")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // all of it is in the file
-	}
-	if err != nil {
-		return fmt.Errorf("sidecar: %w", err)
-	}
-	defer f.Close()
-	if err := unix.Fdatasync(int(f.Fd())); err != nil {
-		return fmt.Errorf("sidecar: sync %s: %w", f.Name(), err)
-	}
-	return nil
-}
-
 // appear waits until there is a database file with content.
 func (s *session) appear(ctx context.Context) error {
 	set := func(absent bool) {
