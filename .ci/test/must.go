@@ -13,7 +13,7 @@ var mustAll = tests{
 		TestReplicateSignals TestS3 TestS3/replicate TestS3Doc TestScript TestScript/prune TestScript/replicate
 		TestScript/replicate_config TestScript/replicate_exec TestScript/replicate_refused
 		TestScript/restore_continue TestScript/snapshot TestScript/status TestScript/verify TestSecrets TestServiceDoc TestServiceUnit TestStatusVerdicts`,
-	"internal/capture":   "TestCopyUnseenWrite",
+	"internal/capture":   "TestCopyUnseenWrite TestDurableJournal TestDurableLog",
 	"internal/crashdisk": "TestPowerLoss",
 	"internal/doctor":    "TestConnections TestDenied TestHealthy",
 	"internal/drvtest":   "TestModFiles TestMptest TestWALStress",
@@ -36,7 +36,7 @@ var mustAll = tests{
 	"internal/versitygw":   "TestUsers",
 	"replicate": `
 		TestCrashAtEveryFailpoint TestExportCrash TestExports TestFigures TestObjectsRetiredMeanwhile
-		TestRestoreWhileRetaining TestRestoreWithWhatIsLeft TestRetain TestRetainKeepsPromises
+		TestRestoreWhileRetaining TestRestoreWithWhatIsLeft TestRetain TestRetainKeepsPromises TestSecuredBeforeUpload
 		TestTwoRestoredGoOn TestTwoWritersOneEmptyPath TestVerifyEachObjectDeleted TestVerifyEachRegionFlipped TestVerifyLife
 		TestVerifySpliced TestVerifyWhileWritten TestWriteSnapshot`,
 	"replicate/config":  "Example TestDirectories TestErrors TestGuide TestSecretsStaySecret",
@@ -53,7 +53,8 @@ var mustAll = tests{
 		TestPeersTwoHosts TestRandom TestRandomModes TestRepairBytes TestRepairForeign TestSchedules
 		TestSchedulesHaveTeeth TestSettings TestStackRandom TestStackRefusals TestStatusSocket TestTableContinue
 		TestTableDiverged TestTableEarlierPosition TestTableMissing TestTableMissingButSpooled TestTablePinned
-		TestTableRepair TestTableStaleCopy TestTableTorn TestTableUnreachable`,
+		TestTableRepair TestTableStaleCopy TestTableTorn TestTableUnreachable TestUploadedSurvivesPowerLoss
+		TestUploadedSurvivesPowerLossHasTeeth`,
 }
 
 // mustDriver35 have to pass with driver v0.35.
