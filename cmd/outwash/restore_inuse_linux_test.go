@@ -13,10 +13,10 @@ import (
 	"github.com/outwash/outwash/replicate"
 )
 
-// TestRestoreOverOpenDatabase: a database that a program has open isn't replaced: it
-// would go on with the old file, and what it commits there would be lost.
-func TestRestoreOverOpenDatabase(t *testing.T) {
-	dir := t.TempDir()
+// someReplica makes a replica, in a directory with room for databases.
+func someReplica(t *testing.T) (dir string, store replicate.Store) {
+	t.Helper()
+	dir = t.TempDir()
 	if err := buildReplica(filepath.Join(dir, "r"), ""); err != nil {
 		t.Fatal(err)
 	}
@@ -24,6 +24,13 @@ func TestRestoreOverOpenDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir, store
+}
+
+// TestRestoreOverOpenDatabase: a database that a program has open isn't replaced: it
+// would go on with the old file, and what it commits there would be lost.
+func TestRestoreOverOpenDatabase(t *testing.T) {
+	dir, store := someReplica(t)
 	db := filepath.Join(dir, "app.db")
 	c, err := sqlite3.Open("file:" + db)
 	if err != nil {
@@ -58,19 +65,12 @@ func TestRestoreOverOpenDatabase(t *testing.T) {
 
 // TestRestoreOverLink: it says what to name.
 func TestRestoreOverLink(t *testing.T) {
-	dir := t.TempDir()
-	if err := buildReplica(filepath.Join(dir, "r"), ""); err != nil {
-		t.Fatal(err)
-	}
-	store, err := replicate.OpenStore(t.Context(), "file://"+filepath.Join(dir, "r"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir, store := someReplica(t)
 	link := filepath.Join(dir, "link.db")
 	if err := os.Symlink("app.db", link); err != nil {
 		t.Fatal(err)
 	}
-	_, err = replicate.Restore(t.Context(), replicate.RestoreOptions{Store: store, Output: link, Force: true})
+	_, err := replicate.Restore(t.Context(), replicate.RestoreOptions{Store: store, Output: link, Force: true})
 	if codeOf(err) != codeExists || !strings.Contains(err.Error(), "name the file that it leads to") {
 		t.Error(err)
 	}
